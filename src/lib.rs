@@ -1,1 +1,3 @@
-//! settle.
+//! settle: payments in, settlements out, exactly once.
+
+pub mod domain;
