@@ -1,3 +1,7 @@
 //! settle: payments in, settlements out, exactly once.
 
+pub mod clock;
+pub mod codec;
 pub mod domain;
+pub mod engine;
+pub mod state;
