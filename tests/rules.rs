@@ -401,9 +401,12 @@ fn a_key_can_be_asked_again_after_its_answer_was_taken() {
 
 #[test]
 fn a_cancelled_key_is_asked_no_more_and_leaves_no_answer() {
-    let service = Service::start(|question| match question.body.contains("merchant-1\"") {
-        true => status_only(503),
-        false => rule_of(question),
+    let service = Service::start(|question| {
+        if question.body.contains("merchant-1\"") {
+            status_only(503)
+        } else {
+            rule_of(question)
+        }
     });
     let resolver = service.resolver();
     let mut desk = resolver.subscribe();
@@ -514,9 +517,12 @@ fn an_outage_is_probed_and_recovery_asks_each_key_once() {
 
 #[test]
 fn a_key_the_service_cannot_answer_does_not_hold_up_the_others() {
-    let service = Service::start(|question| match question.body.contains("merchant-0\"") {
-        true => status_only(500),
-        false => rule_of(question),
+    let service = Service::start(|question| {
+        if question.body.contains("merchant-0\"") {
+            status_only(500)
+        } else {
+            rule_of(question)
+        }
     });
     let resolver = service.resolver();
     let mut desk = resolver.subscribe();

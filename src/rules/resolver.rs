@@ -170,12 +170,14 @@ impl Office {
             .by_key
             .get(key)
             .is_some_and(|flight| flight.number == number);
-        if mine && let Some(flight) = flights.by_key.remove(key) {
-            for inbox in flight.waiting {
-                inbox.put(key.clone(), answer.clone());
-            }
+        if !mine {
+            return;
         }
+        let landed = flights.by_key.remove(key);
         self.status.set_waiting(flights.by_key.len());
+        for inbox in landed.into_iter().flat_map(|flight| flight.waiting) {
+            inbox.put(key.clone(), answer.clone());
+        }
     }
 
     fn flights(&self) -> MutexGuard<'_, Flights> {
