@@ -1,5 +1,6 @@
 //! settle: payments in, settlements out, exactly once.
 
+pub mod broker;
 pub mod clock;
 pub mod codec;
 pub mod domain;
