@@ -5,5 +5,6 @@ pub mod clock;
 pub mod codec;
 pub mod domain;
 pub mod engine;
+pub mod metrics;
 pub mod rules;
 pub mod state;

@@ -71,9 +71,9 @@ impl Window {
 }
 
 /// What the store corresponds to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Positions {
-    /// Next offset of the source partition.
+    /// Next offset of the source partition; -1 while none is known.
     pub source: i64,
     /// Next offset of the ingest changelog.
     pub changelog: i64,
@@ -81,6 +81,12 @@ pub struct Positions {
     pub time: i64,
     /// Number of the last transaction that is included.
     pub transaction: u64,
+}
+
+impl Default for Positions {
+    fn default() -> Self {
+        Self { source: -1, changelog: 0, time: 0, transaction: 0 }
+    }
 }
 
 /// Ids are hashes already.
@@ -648,7 +654,7 @@ mod tests {
         add(&mut seen, 2, DAY);
         drop(seen);
         let seen = store(&path);
-        assert_eq!(seen.positions().source, 1);
+        assert_eq!(seen.positions().source, 0);
         assert_eq!(seen.find(id(2), DAY).unwrap(), None);
     }
 

@@ -33,14 +33,20 @@ const POSITIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("positions"
 type Changes = HashMap<RuleKey, KeyState>;
 
 /// What the state corresponds to. All are next offsets.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Positions {
-    /// Of the bases partition.
+    /// Of the bases partition; -1 while none is known.
     pub source: i64,
     pub changelog: i64,
     pub rules: i64,
     /// Number of the last transaction that is included.
     pub transaction: u64,
+}
+
+impl Default for Positions {
+    fn default() -> Self {
+        Self { source: -1, changelog: 0, rules: 0, transaction: 0 }
+    }
 }
 
 struct Memory {

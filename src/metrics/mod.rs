@@ -1,0 +1,206 @@
+//! The one registry of metric names, and the text that Prometheus scrapes.
+//!
+//! Counters and histograms are cells that their owners resolve once and then touch without a lock;
+//! a histogram takes a whole batch in one step and buffers nothing. Whatever mirrors a status
+//! (lag, phases, connections) is [`Observed`] when it is asked for, so a partition that moved to
+//! another instance leaves no series behind here.
+
+mod cells;
+mod process;
+mod text;
+mod worker;
+
+pub use cells::{Counter, Histogram};
+pub use text::{Observed, render};
+pub use worker::{Lookup, Rebalance, Replacement, Worker};
+
+/// One metric: everything that dashboards, rules and documentation may know of it.
+#[derive(Debug)]
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub unit: Unit,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    /// Upper bounds of the buckets, rising.
+    Histogram(&'static [f64]),
+}
+
+impl Kind {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    Seconds,
+    Bytes,
+    Records,
+    /// A number of what the name says, a flag or an offset.
+    One,
+}
+
+macro_rules! registry {
+    ($($id:ident: $kind:expr, $unit:ident, $name:literal [$($label:literal),*], $help:literal;)+) => {
+        $(
+            #[doc = $help]
+            pub static $id: Metric = Metric {
+                name: $name,
+                kind: $kind,
+                unit: Unit::$unit,
+                labels: &[$($label),*],
+                help: $help,
+            };
+        )+
+
+        /// Every metric, in the order in which they are rendered.
+        pub static ALL: &[&Metric] = &[$(&$id),+];
+    };
+}
+
+// No bound is a whole number: `le` labels of whole numbers are spelt differently by different
+// versions of Prometheus.
+const COMMIT_SECONDS: &[f64] = &[
+    0.0015, 0.0025, 0.0045, 0.0075, 0.015, 0.025, 0.045, 0.075, 0.15, 0.25, 0.45, 0.75, 1.5, 2.5,
+    4.5, 7.5, 12.5,
+];
+const END_TO_END_SECONDS: &[f64] = &[
+    0.0025, 0.0045, 0.0075, 0.015, 0.025, 0.045, 0.075, 0.1, 0.15, 0.25, 0.45, 0.75, 1.5, 2.5, 4.5,
+    7.5, 15.5, 30.5,
+];
+const CHECKPOINT_SECONDS: &[f64] = &[
+    0.0025, 0.0075, 0.025, 0.075, 0.15, 0.25, 0.45, 0.75, 1.5, 2.5, 7.5,
+];
+const TRANSACTION_RECORDS: &[f64] = &[
+    1.5, 10.5, 50.5, 100.5, 500.5, 1000.5, 2500.5, 5000.5, 10000.5, 25000.5,
+];
+
+use Kind::{Counter as C, Gauge as G, Histogram as H};
+
+registry! {
+    RECORDS: C, Records, "settle_records_total" ["outcome", "reason"],
+        "Committed outcomes: settlements, exclusions and dead letters, with the reason of the latter two.";
+    BASES: C, Records, "settle_bases_total" [],
+        "Committed bases: payments that passed ingest on their way to be settled.";
+    DUPLICATE_CHECKS: C, Records, "settle_duplicate_checks_total" [],
+        "Payment ids that were looked up in the duplicate window.";
+    TRANSACTIONS: C, One, "settle_transactions_total" ["worker", "result"],
+        "Ended transactions: committed, or ended by the producer that replaced the one that began them.";
+    TRANSACTION_RECORDS_READ: H(TRANSACTION_RECORDS), Records, "settle_transaction_records" [],
+        "Input records per committed transaction.";
+    COMMIT_DURATION: H(COMMIT_SECONDS), Seconds, "settle_commit_duration_seconds" [],
+        "From begin to the return of commit, of committed transactions.";
+    END_TO_END: H(END_TO_END_SECONDS), Seconds, "settle_end_to_end_seconds" [],
+        "From the timestamp of the payment's record to the commit of its settlement.";
+    PRODUCER_REPLACEMENTS: C, One, "settle_producer_replacements_total" ["worker", "cause"],
+        "New transactional producers: at start, after an error, or because a request went unanswered.";
+    REBALANCES: C, One, "settle_rebalances_total" ["worker", "kind"],
+        "Calls of the group to take on or give up partitions.";
+    RULE_LOOKUPS: C, One, "settle_rule_lookups_total" ["result"],
+        "Payout rules needed: known here, asked of the rule service, or known to be absent.";
+    POSITIONS_REPAIRED: C, One, "settle_positions_repaired_total" [],
+        "Partitions whose group offset disagreed with the committed position record.";
+    RESTORES: C, One, "settle_restores_total" [],
+        "Tasks that finished reading their state back from the log.";
+    CHECKPOINT_DURATION: H(CHECKPOINT_SECONDS), Seconds, "settle_state_checkpoint_duration_seconds" [],
+        "Time to make the state of a task durable.";
+    LAG: G, Records, "settle_lag_records" ["kind", "partition"],
+        "Records between the committed position of a task and the stable end of its source partition.";
+    POSITION: G, One, "settle_position_offset" ["kind", "partition"],
+        "Next offset of the source partition that is not committed yet.";
+    RESTORE_REMAINING: G, Records, "settle_restore_remaining_records" ["kind", "partition"],
+        "Records that a restoring task has still to read, 0 when it runs.";
+    TASK_PHASE: G, One, "settle_task_phase" ["kind", "partition", "phase"],
+        "1 for the phase that the task is in.";
+    WORKER_CONNECTED: G, One, "settle_worker_connected" ["worker"],
+        "1 when the worker has its producer and the broker answers.";
+    WORKER_ASSIGNED: G, One, "settle_worker_assigned" ["worker"],
+        "1 when the group has given the worker its share of partitions.";
+    WORKER_TURN_AGE: G, Seconds, "settle_worker_turn_age_seconds" ["worker"],
+        "Time since the last turn of the worker's loop.";
+    READY: G, One, "settle_ready" [],
+        "1 when every check of /readyz passes.";
+    SINK_CONNECTED: G, One, "settle_sink_connected" [],
+        "1 when PostgreSQL answers.";
+    SINK_LAG: G, Records, "settle_sink_lag_records" ["topic", "partition"],
+        "Records between the position in the database and the stable end of the partition.";
+    SINK_ROWS: C, One, "settle_sink_rows_total" ["table"],
+        "Rows committed to PostgreSQL.";
+    RULE_CALLS: C, One, "settle_rule_calls_total" ["result"],
+        "Calls of the rule service by their result.";
+    RULES_IN_FLIGHT: G, One, "settle_rules_in_flight" [],
+        "Rule keys whose answer is being waited for.";
+    HTTP_REQUESTS: C, One, "settle_http_requests_total" ["route", "code"],
+        "Answered HTTP requests; a streamed answer counts when it begins.";
+    BUILD: G, One, "settle_build_info" ["version"],
+        "1, labelled with the version that runs.";
+    PROCESS_CPU: C, Seconds, "process_cpu_seconds_total" [],
+        "User and system CPU time of the process.";
+    PROCESS_RESIDENT: G, Bytes, "process_resident_memory_bytes" [],
+        "Resident memory of the process.";
+    PROCESS_VIRTUAL: G, Bytes, "process_virtual_memory_bytes" [],
+        "Virtual memory of the process.";
+    PROCESS_THREADS: G, One, "process_threads" [],
+        "Threads of the process.";
+    PROCESS_OPEN_FDS: G, One, "process_open_fds" [],
+        "Open file descriptors of the process.";
+    PROCESS_MAX_FDS: G, One, "process_max_fds" [],
+        "How many file descriptors the process may open.";
+    PROCESS_START: G, Seconds, "process_start_time_seconds" [],
+        "When the process started, seconds since the epoch.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_conventions_of_prometheus() {
+        for metric in ALL {
+            let name = metric.name;
+            assert!(name.starts_with("settle_") || name.starts_with("process_"));
+            assert_eq!(
+                name.ends_with("_total"),
+                metric.kind == Kind::Counter,
+                "{name}"
+            );
+            let base = name.trim_end_matches("_total");
+            assert_eq!(
+                base.ends_with("_seconds"),
+                metric.unit == Unit::Seconds,
+                "{name}"
+            );
+            assert_eq!(
+                base.ends_with("_bytes"),
+                metric.unit == Unit::Bytes,
+                "{name}"
+            );
+            assert_eq!(ALL.iter().filter(|other| other.name == name).count(), 1);
+        }
+    }
+
+    #[test]
+    fn buckets_rise_and_no_bound_is_a_whole_number() {
+        for metric in ALL {
+            if let Kind::Histogram(bounds) = metric.kind {
+                assert!(bounds.is_sorted(), "{}", metric.name);
+                assert!(
+                    bounds.iter().all(|bound| bound.fract() != 0.0),
+                    "{}",
+                    metric.name
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The handles of one worker, resolved once, so that counting costs an atomic addition.
+
+use std::time::Duration;
+
+use crate::domain::classify::{Defect, Exclusion};
+use crate::metrics::{
+    BASES, CHECKPOINT_DURATION, COMMIT_DURATION, Counter, DUPLICATE_CHECKS, END_TO_END, Histogram,
+    POSITIONS_REPAIRED, PRODUCER_REPLACEMENTS, REBALANCES, RECORDS, RESTORES, RULE_LOOKUPS,
+    TRANSACTION_RECORDS_READ, TRANSACTIONS,
+};
+
+/// Why a producer was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replacement {
+    Start,
+    /// A request of the last transaction was answered with an error or not at all, although the
+    /// call that sent it succeeded.
+    Suspect,
+    Error,
+}
+
+/// What the group asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rebalance {
+    Assigned,
+    Revoked,
+    Lost,
+}
+
+/// How a needed rule was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lookup {
+    Known,
+    Asked,
+    Absent,
+}
+
+/// Metrics of one worker. Records are counted when their transaction has committed.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    pub settled: Counter,
+    pub bases: Counter,
+    pub duplicates_checked: Counter,
+    pub transactions_committed: Counter,
+    /// The transaction was ended by the producer that replaced the one that had begun it.
+    pub transactions_replaced: Counter,
+    pub transaction_records: Histogram,
+    /// Seconds from begin to the return of commit.
+    pub commit_duration: Histogram,
+    pub positions_repaired: Counter,
+    pub restores: Counter,
+    /// Seconds.
+    pub checkpoint_duration: Histogram,
+    end_to_end: Histogram,
+    excluded: [Counter; Exclusion::ALL.len()],
+    dead_letters: [Counter; Defect::ALL.len()],
+    replacements: [Counter; 3],
+    rebalances: [Counter; 3],
+    lookups: [Counter; 3],
+}
+
+impl Worker {
+    /// The handles of the worker with this number; all its counters exist from now on, at 0.
+    pub fn new(worker: usize) -> Self {
+        let worker = worker.to_string();
+        let of = |value| [worker.as_str(), value];
+        Self {
+            settled: RECORDS.counter(&["settlement", ""]),
+            bases: BASES.counter(&[]),
+            duplicates_checked: DUPLICATE_CHECKS.counter(&[]),
+            transactions_committed: TRANSACTIONS.counter(&of("committed")),
+            transactions_replaced: TRANSACTIONS.counter(&of("replaced")),
+            transaction_records: TRANSACTION_RECORDS_READ.histogram(&[]),
+            commit_duration: COMMIT_DURATION.histogram(&[]),
+            positions_repaired: POSITIONS_REPAIRED.counter(&[]),
+            restores: RESTORES.counter(&[]),
+            checkpoint_duration: CHECKPOINT_DURATION.histogram(&[]),
+            end_to_end: END_TO_END.histogram(&[]),
+            excluded: Exclusion::ALL.map(|why| RECORDS.counter(&["exclusion", why.as_str()])),
+            dead_letters: Defect::ALL.map(|why| RECORDS.counter(&["dead_letter", why.as_str()])),
+            replacements: ["start", "suspect", "error"]
+                .map(|cause| PRODUCER_REPLACEMENTS.counter(&of(cause))),
+            rebalances: ["assigned", "revoked", "lost"].map(|kind| REBALANCES.counter(&of(kind))),
+            lookups: ["known", "asked", "absent"].map(|result| RULE_LOOKUPS.counter(&[result])),
+        }
+    }
+
+    /// One committed exclusion.
+    pub fn excluded(&self, reason: Exclusion) {
+        self.excluded[reason as usize].increment(1);
+    }
+
+    /// One committed dead letter.
+    pub fn dead_letter(&self, defect: Defect) {
+        self.dead_letters[defect as usize].increment(1);
+    }
+
+    /// `count` settlements were committed `latency` after their payments' record timestamps.
+    pub fn end_to_end(&self, latency: Duration, count: u64) {
+        self.end_to_end.record_many(latency.as_secs_f64(), count);
+    }
+
+    pub fn producer_replaced(&self, cause: Replacement) {
+        self.replacements[cause as usize].increment(1);
+    }
+
+    pub fn rebalanced(&self, kind: Rebalance) {
+        self.rebalances[kind as usize].increment(1);
+    }
+
+    pub fn looked_up(&self, result: Lookup, count: u64) {
+        self.lookups[result as usize].increment(count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_counts_under_its_own_name() {
+        let worker = Worker::new(0);
+        for why in Exclusion::ALL {
+            let counter = RECORDS.counter(&["exclusion", why.as_str()]);
+            assert!(worker.excluded[why as usize].is(&counter), "{why:?}");
+        }
+        for why in Defect::ALL {
+            let counter = RECORDS.counter(&["dead_letter", why.as_str()]);
+            assert!(worker.dead_letters[why as usize].is(&counter), "{why:?}");
+        }
+    }
+
+    #[test]
+    fn every_cause_kind_and_result_counts_under_its_own_name() {
+        let worker = Worker::new(77);
+        worker.producer_replaced(Replacement::Suspect);
+        worker.rebalanced(Rebalance::Lost);
+        let replaced = |cause| PRODUCER_REPLACEMENTS.counter(&["77", cause]).get();
+        assert_eq!(["start", "suspect", "error"].map(replaced), [0, 1, 0]);
+        let rebalanced = |kind| REBALANCES.counter(&["77", kind]).get();
+        assert_eq!(["assigned", "revoked", "lost"].map(rebalanced), [0, 0, 1]);
+        let absent = RULE_LOOKUPS.counter(&["absent"]);
+        assert!(worker.lookups[Lookup::Absent as usize].is(&absent));
+    }
+}
