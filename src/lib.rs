@@ -1,1 +1,3 @@
 //! settle.
+pub mod config;
+pub mod exit;
