@@ -1,3 +1,6 @@
 //! settle.
+pub mod broker;
 pub mod config;
 pub mod exit;
+pub mod telemetry;
+pub mod topics;

@@ -1,0 +1,400 @@
+//! Topics as the cluster has them: describe and create. Every call ends by a deadline, and its error says what the
+//! operator must do.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use rdkafka::ClientConfig;
+use rdkafka::ClientContext;
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
+};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
+
+use crate::config::Config;
+use crate::exit::Exit;
+
+/// For one request; a cluster that does not answer by then is unavailable.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Between two looks at whether a new topic is there.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const LOOKS: u32 = 200;
+
+/// Settings of a topic, by the names Kafka gives them.
+pub type Settings = BTreeMap<String, String>;
+
+/// A topic as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Existing {
+    pub partitions: i32,
+    pub replication_factor: i32,
+    /// Its effective settings, the broker's defaults included.
+    pub settings: Settings,
+}
+
+/// A topic as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub name: String,
+    pub partitions: i32,
+    pub replication_factor: i32,
+    pub settings: Settings,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("Kafka at {servers} cannot be reached: {reason}")]
+    Unreachable { servers: String, reason: String },
+    #[error("not allowed to {action}: {reason}; the principal needs {right}")]
+    NotAllowed {
+        action: String,
+        right: String,
+        reason: String,
+    },
+    #[error("the client for Kafka cannot be made: {0}")]
+    Client(String),
+    #[error("cannot {action}: {reason}")]
+    Invalid { action: String, reason: String },
+    #[error("cannot {action}: {reason}")]
+    Refused { action: String, reason: String },
+}
+
+/// The administrator's side of a cluster.
+pub struct Admin {
+    client: AdminClient<Watch>,
+    runtime: tokio::runtime::Runtime,
+    servers: String,
+}
+
+/// Keeps the last thing the client complained about: a call that timed out does not know why.
+#[derive(Default)]
+struct Watch(Mutex<Option<(Option<RDKafkaErrorCode>, String)>>);
+
+impl ClientContext for Watch {
+    fn error(&self, error: KafkaError, reason: &str) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let code = error.rdkafka_error_code();
+        let refused = last
+            .as_ref()
+            .is_some_and(|(code, _)| is_authentication(*code));
+        if !refused {
+            *last = Some((code, reason.to_owned()));
+        }
+    }
+}
+
+fn is_authentication(code: Option<RDKafkaErrorCode>) -> bool {
+    matches!(
+        code,
+        Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed)
+    )
+}
+
+impl Error {
+    /// Nothing of this is retried at start: a supervisor or a person decides by the exit code.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Error::Unreachable { .. } => Exit::Unavailable,
+            Error::NotAllowed { .. } => Exit::NotAllowed,
+            Error::Client(_) | Error::Invalid { .. } => Exit::Configuration,
+            Error::Refused { .. } => Exit::Failed,
+        }
+    }
+}
+
+impl Admin {
+    /// Makes the client; nothing is sent yet. Not to be called on a thread of an asynchronous runtime.
+    pub fn new(config: &Config) -> Result<Admin, Error> {
+        let client = client_config(config).create_with_context(Watch::default());
+        let client = client.map_err(|error| Error::Client(error.to_string()))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = runtime.map_err(|error| Error::Client(error.to_string()))?;
+        Ok(Admin {
+            client,
+            runtime,
+            servers: config.kafka.bootstrap_servers.clone(),
+        })
+    }
+
+    /// Those of the named topics that exist.
+    pub fn describe(&self, names: &[&str]) -> Result<BTreeMap<String, Existing>, Error> {
+        let mut settings = self.settings(names)?;
+        let mut layout = BTreeMap::new();
+        // A broker may answer before it has heard of a topic that another one already knows.
+        for _ in 0..LOOKS {
+            layout = self.layout(names)?;
+            if settings.keys().all(|name| layout.contains_key(name)) {
+                break;
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        if let Some(hidden) = settings.keys().find(|name| !layout.contains_key(*name)) {
+            return Err(Error::NotAllowed {
+                action: format!("describe topic {hidden}"),
+                right: format!("Describe on topic {hidden}"),
+                reason: "the cluster knows it and does not show it".to_owned(),
+            });
+        }
+        for (name, topic) in &mut layout {
+            topic.settings = settings.remove(name).unwrap_or_default();
+        }
+        Ok(layout)
+    }
+
+    /// The effective settings of those of the named topics that exist.
+    fn settings(&self, names: &[&str]) -> Result<BTreeMap<String, Settings>, Error> {
+        let options = AdminOptions::new().request_timeout(Some(DEADLINE));
+        let resources: Vec<_> = names
+            .iter()
+            .map(|name| [ResourceSpecifier::Topic(name)])
+            .collect();
+        // One request for each topic: an error in the answer does not name its topic.
+        let requests = resources
+            .iter()
+            .map(|resource| self.client.describe_configs(resource, &options));
+        let answers = self.runtime.block_on(join_all(requests));
+        let mut found = BTreeMap::new();
+        for (name, answer) in names.iter().zip(answers) {
+            let action = format!("read the settings of topic {name}");
+            let right = format!("DescribeConfigs on topic {name}");
+            let mut results = answer.map_err(|error| self.classify(&error, &action, &right))?;
+            match results.pop() {
+                Some(Ok(resource)) => {
+                    found.insert((*name).to_owned(), settings(resource));
+                }
+                Some(Err(RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
+                Some(Err(code)) => return Err(self.classify_code(code, &action, &right)),
+                None => {
+                    return Err(Error::Refused {
+                        action,
+                        reason: "the answer is empty".to_owned(),
+                    });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Partitions and copies of the named topics that the cluster shows. Asks for all topics: asking for one by its name
+    /// would create it on a broker that allows that.
+    fn layout(&self, names: &[&str]) -> Result<BTreeMap<String, Existing>, Error> {
+        let metadata = self.metadata()?;
+        let mut existing = BTreeMap::new();
+        for topic in metadata
+            .topics()
+            .iter()
+            .filter(|topic| names.contains(&topic.name()))
+        {
+            let name = topic.name().to_owned();
+            match topic.error().map(RDKafkaErrorCode::from) {
+                None | Some(RDKafkaErrorCode::LeaderNotAvailable) => {}
+                Some(code) => {
+                    let right = format!("Describe on topic {name}");
+                    return Err(self.classify_code(
+                        code,
+                        &format!("describe topic {name}"),
+                        &right,
+                    ));
+                }
+            }
+            let copies = topic
+                .partitions()
+                .iter()
+                .map(|partition| partition.replicas().len())
+                .min();
+            let topic = Existing {
+                partitions: count(topic.partitions().len()),
+                replication_factor: count(copies.unwrap_or(0)),
+                settings: Settings::new(),
+            };
+            existing.insert(name, topic);
+        }
+        Ok(existing)
+    }
+
+    fn metadata(&self) -> Result<Metadata, Error> {
+        let metadata = self.client.inner().fetch_metadata(None, DEADLINE);
+        metadata.map_err(|error| self.classify(&error, "list the topics", "Describe on its topics"))
+    }
+
+    /// Creates topics and waits until each partition has a leader. A topic that another instance created meanwhile is
+    /// left as it is.
+    pub fn create(&self, topics: &[Wanted]) -> Result<(), Error> {
+        if topics.is_empty() {
+            return Ok(());
+        }
+        let options = AdminOptions::new()
+            .request_timeout(Some(DEADLINE))
+            .operation_timeout(Some(DEADLINE));
+        let new: Vec<_> = topics.iter().map(new_topic).collect();
+        let answers = self
+            .runtime
+            .block_on(self.client.create_topics(&new, &options));
+        let (action, right) = ("create topics", "Create on the cluster or on its topics");
+        for answer in answers.map_err(|error| self.classify(&error, action, right))? {
+            match answer {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((name, code)) => {
+                    let right = format!("Create on topic {name}");
+                    return Err(self.classify_code(code, &format!("create topic {name}"), &right));
+                }
+            }
+        }
+        self.await_leaders(topics)
+    }
+
+    fn await_leaders(&self, topics: &[Wanted]) -> Result<(), Error> {
+        let mut missing = Vec::new();
+        for _ in 0..LOOKS {
+            let metadata = self.metadata()?;
+            let is_led = |wanted: &Wanted| {
+                metadata.topics().iter().any(|topic| {
+                    topic.name() == wanted.name
+                        && topic.error().is_none()
+                        && !topic.partitions().is_empty()
+                        && topic
+                            .partitions()
+                            .iter()
+                            .all(|partition| partition.leader() >= 0)
+                })
+            };
+            missing = topics
+                .iter()
+                .filter(|wanted| !is_led(wanted))
+                .map(|wanted| wanted.name.clone())
+                .collect();
+            if missing.is_empty() {
+                return Ok(());
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        let action = format!("create topics {}", missing.join(", "));
+        Err(Error::Refused {
+            action,
+            reason: "created, but some partition still has no leader".to_owned(),
+        })
+    }
+
+    fn classify(&self, error: &KafkaError, action: &str, right: &str) -> Error {
+        match error.rdkafka_error_code() {
+            Some(code) => self.classify_code(code, action, right),
+            None => Error::Refused {
+                action: action.to_owned(),
+                reason: error.to_string(),
+            },
+        }
+    }
+
+    fn classify_code(&self, code: RDKafkaErrorCode, action: &str, right: &str) -> Error {
+        use RDKafkaErrorCode as Code;
+        let last = self
+            .client
+            .inner()
+            .context()
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        match code {
+            Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
+                Error::NotAllowed {
+                    action: action.to_owned(),
+                    right: right.to_owned(),
+                    reason: code.to_string(),
+                }
+            }
+            Code::BrokerTransportFailure
+            | Code::AllBrokersDown
+            | Code::OperationTimedOut
+            | Code::RequestTimedOut
+            | Code::Resolve
+            | Code::Authentication
+            | Code::SaslAuthenticationFailed
+            | Code::SSL => self.unreachable(code, last),
+            Code::InvalidReplicationFactor
+            | Code::InvalidPartitions
+            | Code::InvalidConfig
+            | Code::InvalidTopic
+            | Code::PolicyViolation => Error::Invalid {
+                action: action.to_owned(),
+                reason: code.to_string(),
+            },
+            _ => Error::Refused {
+                action: action.to_owned(),
+                reason: code.to_string(),
+            },
+        }
+    }
+
+    fn unreachable(
+        &self,
+        code: RDKafkaErrorCode,
+        last: Option<(Option<RDKafkaErrorCode>, String)>,
+    ) -> Error {
+        let (cause, reason) = last.unwrap_or((Some(code), code.to_string()));
+        if is_authentication(cause) {
+            return Error::NotAllowed {
+                action: format!("log in at {}", self.servers),
+                right: "valid credentials in kafka.properties".to_owned(),
+                reason,
+            };
+        }
+        Error::Unreachable {
+            servers: self.servers.clone(),
+            reason,
+        }
+    }
+}
+
+fn count(length: usize) -> i32 {
+    i32::try_from(length).expect("Kafka counts partitions and replicas with 32 bits")
+}
+
+fn settings(resource: ConfigResource) -> Settings {
+    let entries = resource.entries.into_iter();
+    entries
+        .filter_map(|entry| Some((entry.name, entry.value?)))
+        .collect()
+}
+
+fn new_topic(wanted: &Wanted) -> NewTopic<'_> {
+    let replication = TopicReplication::Fixed(wanted.replication_factor);
+    let topic = NewTopic::new(&wanted.name, wanted.partitions, replication);
+    wanted
+        .settings
+        .iter()
+        .fold(topic, |topic, (name, value)| topic.set(name, value))
+}
+
+fn client_config(config: &Config) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    for (name, value) in config.kafka.properties.iter() {
+        client.set(name, value);
+    }
+    client.set("bootstrap.servers", &config.kafka.bootstrap_servers);
+    client.set("client.id", format!("{}-admin", config.kafka.instance_id));
+    client
+}
+
+/// Properties of the configuration that librdkafka does not take, with its reason.
+pub fn refused_properties(config: &Config) -> Vec<(String, String)> {
+    let refuse = |(name, value): (&str, &str)| {
+        let error = ClientConfig::new()
+            .set(name, value)
+            .create_native_config()
+            .err()?;
+        Some((name.to_owned(), reason(&error)))
+    };
+    config.kafka.properties.iter().filter_map(refuse).collect()
+}
+
+fn reason(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, description, ..) => description.clone(),
+        other => other.to_string(),
+    }
+}
