@@ -1,5 +1,8 @@
 //! settle.
+
+pub mod app;
 pub mod broker;
+pub mod cli;
 pub mod config;
 pub mod exit;
 pub mod telemetry;

@@ -2,7 +2,7 @@
 //! operator must do.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -11,6 +11,9 @@ use rdkafka::ClientContext;
 use rdkafka::admin::{
     AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
 };
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 
@@ -23,6 +26,10 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Between two looks at whether a new topic is there.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const LOOKS: u32 = 200;
+
+/// How long, and how often at most, a client that failed is asked for its reasons.
+const COMPLAINT_WAIT: Duration = Duration::from_millis(100);
+const COMPLAINTS: u32 = 100;
 
 /// Settings of a topic, by the names Kafka gives them.
 pub type Settings = BTreeMap<String, String>;
@@ -65,25 +72,49 @@ pub enum Error {
 
 /// The administrator's side of a cluster.
 pub struct Admin {
-    client: AdminClient<Watch>,
+    client: AdminClient<DefaultClientContext>,
+    /// Lists the topics, and unlike the other one tells why it cannot reach a broker.
+    probe: BaseConsumer<Watch>,
     runtime: tokio::runtime::Runtime,
     servers: String,
 }
 
-/// Keeps the last thing the client complained about: a call that timed out does not know why.
+/// Keeps what a client complained about: a call that timed out does not know why.
 #[derive(Default)]
-struct Watch(Mutex<Option<(Option<RDKafkaErrorCode>, String)>>);
+struct Watch(Mutex<Option<Complaint>>);
+
+#[derive(Clone)]
+struct Complaint {
+    code: Option<RDKafkaErrorCode>,
+    reason: String,
+}
 
 impl ClientContext for Watch {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(target: "librdkafka", "{facility}: {message}");
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let code = error.rdkafka_error_code();
-        let refused = last
+        let code = code_of(&error);
+        let mut last = self.lock();
+        let known = last
             .as_ref()
-            .is_some_and(|(code, _)| is_authentication(*code));
-        if !refused {
-            *last = Some((code, reason.to_owned()));
+            .is_some_and(|complaint| is_authentication(complaint.code));
+        // "All brokers are down" says less than what came before it.
+        if last.is_none() || !(known || code == Some(RDKafkaErrorCode::AllBrokersDown)) {
+            *last = Some(Complaint {
+                code,
+                reason: reason.to_owned(),
+            });
         }
+    }
+}
+
+impl ConsumerContext for Watch {}
+
+impl Watch {
+    fn lock(&self) -> MutexGuard<'_, Option<Complaint>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -92,6 +123,13 @@ fn is_authentication(code: Option<RDKafkaErrorCode>) -> bool {
         code,
         Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed)
     )
+}
+
+fn code_of(error: &KafkaError) -> Option<RDKafkaErrorCode> {
+    match error {
+        KafkaError::AdminOp(code) => Some(*code),
+        other => other.rdkafka_error_code(),
+    }
 }
 
 impl Error {
@@ -109,12 +147,17 @@ impl Error {
 impl Admin {
     /// Makes the client; nothing is sent yet. Not to be called on a thread of an asynchronous runtime.
     pub fn new(config: &Config) -> Result<Admin, Error> {
-        let client = client_config(config).create_with_context(Watch::default());
-        let client = client.map_err(|error| Error::Client(error.to_string()))?;
+        let settings = client_config(config);
+        let failed = |error: KafkaError| Error::Client(error.to_string());
+        let client = settings.create().map_err(failed)?;
+        let probe = settings
+            .create_with_context(Watch::default())
+            .map_err(failed)?;
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         let runtime = runtime.map_err(|error| Error::Client(error.to_string()))?;
         Ok(Admin {
             client,
+            probe,
             runtime,
             servers: config.kafka.bootstrap_servers.clone(),
         })
@@ -122,6 +165,8 @@ impl Admin {
 
     /// Those of the named topics that exist.
     pub fn describe(&self, names: &[&str]) -> Result<BTreeMap<String, Existing>, Error> {
+        // First, because it tells best why a cluster does not answer.
+        self.metadata()?;
         let mut settings = self.settings(names)?;
         let mut layout = BTreeMap::new();
         // A broker may answer before it has heard of a topic that another one already knows.
@@ -217,7 +262,7 @@ impl Admin {
     }
 
     fn metadata(&self) -> Result<Metadata, Error> {
-        let metadata = self.client.inner().fetch_metadata(None, DEADLINE);
+        let metadata = self.probe.fetch_metadata(None, DEADLINE);
         metadata.map_err(|error| self.classify(&error, "list the topics", "Describe on its topics"))
     }
 
@@ -280,7 +325,7 @@ impl Admin {
     }
 
     fn classify(&self, error: &KafkaError, action: &str, right: &str) -> Error {
-        match error.rdkafka_error_code() {
+        match code_of(error) {
             Some(code) => self.classify_code(code, action, right),
             None => Error::Refused {
                 action: action.to_owned(),
@@ -291,14 +336,6 @@ impl Admin {
 
     fn classify_code(&self, code: RDKafkaErrorCode, action: &str, right: &str) -> Error {
         use RDKafkaErrorCode as Code;
-        let last = self
-            .client
-            .inner()
-            .context()
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
         match code {
             Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
                 Error::NotAllowed {
@@ -314,7 +351,7 @@ impl Admin {
             | Code::Resolve
             | Code::Authentication
             | Code::SaslAuthenticationFailed
-            | Code::SSL => self.unreachable(code, last),
+            | Code::SSL => self.unreachable(code),
             Code::InvalidReplicationFactor
             | Code::InvalidPartitions
             | Code::InvalidConfig
@@ -330,13 +367,19 @@ impl Admin {
         }
     }
 
-    fn unreachable(
-        &self,
-        code: RDKafkaErrorCode,
-        last: Option<(Option<RDKafkaErrorCode>, String)>,
-    ) -> Error {
-        let (cause, reason) = last.unwrap_or((Some(code), code.to_string()));
-        if is_authentication(cause) {
+    fn unreachable(&self, code: RDKafkaErrorCode) -> Error {
+        // Complaints wait in the client's queue until somebody asks for messages.
+        for _ in 0..COMPLAINTS {
+            if self.probe.poll(COMPLAINT_WAIT).is_none() {
+                break;
+            }
+        }
+        let complaint = self.probe.context().lock().clone();
+        let Complaint { code, reason } = complaint.unwrap_or_else(|| Complaint {
+            code: Some(code),
+            reason: code.to_string(),
+        });
+        if is_authentication(code) {
             return Error::NotAllowed {
                 action: format!("log in at {}", self.servers),
                 right: "valid credentials in kafka.properties".to_owned(),
