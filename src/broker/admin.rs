@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
 use rdkafka::admin::{
-    AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
+    AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
+    TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -163,65 +163,51 @@ impl Admin {
         })
     }
 
-    /// Those of the named topics that exist.
+    /// Those of the named topics that exist and that the principal may see.
     pub fn describe(&self, names: &[&str]) -> Result<BTreeMap<String, Existing>, Error> {
-        // First, because it tells best why a cluster does not answer.
-        self.metadata()?;
-        let mut settings = self.settings(names)?;
-        let mut layout = BTreeMap::new();
-        // A broker may answer before it has heard of a topic that another one already knows.
-        for _ in 0..LOOKS {
-            layout = self.layout(names)?;
-            if settings.keys().all(|name| layout.contains_key(name)) {
-                break;
-            }
-            std::thread::sleep(LOOK_AGAIN);
+        let mut existing = self.layout(names)?;
+        let mut settings = self.settings(existing.keys())?;
+        for (name, topic) in &mut existing {
+            // The client library drops the error of a single topic: what is left of it is an answer without settings.
+            let found = settings
+                .remove(name)
+                .filter(|settings| !settings.is_empty());
+            topic.settings = found.ok_or_else(|| Error::NotAllowed {
+                action: format!("read the settings of topic {name}"),
+                right: format!("DescribeConfigs on topic {name}"),
+                reason: "the cluster answered without them".to_owned(),
+            })?;
         }
-        if let Some(hidden) = settings.keys().find(|name| !layout.contains_key(*name)) {
-            return Err(Error::NotAllowed {
-                action: format!("describe topic {hidden}"),
-                right: format!("Describe on topic {hidden}"),
-                reason: "the cluster knows it and does not show it".to_owned(),
-            });
-        }
-        for (name, topic) in &mut layout {
-            topic.settings = settings.remove(name).unwrap_or_default();
-        }
-        Ok(layout)
+        Ok(existing)
     }
 
-    /// The effective settings of those of the named topics that exist.
-    fn settings(&self, names: &[&str]) -> Result<BTreeMap<String, Settings>, Error> {
+    /// The effective settings of topics, empty where the cluster refused.
+    fn settings<'a>(
+        &self,
+        names: impl Iterator<Item = &'a String>,
+    ) -> Result<BTreeMap<String, Settings>, Error> {
+        let resources: Vec<_> = names.map(|name| ResourceSpecifier::Topic(name)).collect();
+        if resources.is_empty() {
+            return Ok(BTreeMap::new());
+        }
         let options = AdminOptions::new().request_timeout(Some(DEADLINE));
-        let resources: Vec<_> = names
-            .iter()
-            .map(|name| [ResourceSpecifier::Topic(name)])
-            .collect();
-        // One request for each topic: an error in the answer does not name its topic.
-        let requests = resources
-            .iter()
-            .map(|resource| self.client.describe_configs(resource, &options));
-        let answers = self.runtime.block_on(join_all(requests));
-        let mut found = BTreeMap::new();
-        for (name, answer) in names.iter().zip(answers) {
-            let action = format!("read the settings of topic {name}");
-            let right = format!("DescribeConfigs on topic {name}");
-            let mut results = answer.map_err(|error| self.classify(&error, &action, &right))?;
-            match results.pop() {
-                Some(Ok(resource)) => {
-                    found.insert((*name).to_owned(), settings(resource));
-                }
-                Some(Err(RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
-                Some(Err(code)) => return Err(self.classify_code(code, &action, &right)),
-                None => {
-                    return Err(Error::Refused {
-                        action,
-                        reason: "the answer is empty".to_owned(),
-                    });
-                }
+        let (action, right) = (
+            "read the settings of topics",
+            "DescribeConfigs on its topics",
+        );
+        let answer = self
+            .runtime
+            .block_on(self.client.describe_configs(&resources, &options));
+        let mut settings = BTreeMap::new();
+        for resource in answer.map_err(|error| self.classify(&error, action, right))? {
+            let resource = resource.map_err(|code| self.classify_code(code, action, right))?;
+            if let OwnedResourceSpecifier::Topic(name) = resource.specifier {
+                let entries = resource.entries.into_iter();
+                let entries = entries.filter_map(|entry| Some((entry.name, entry.value?)));
+                settings.insert(name, entries.collect());
             }
         }
-        Ok(found)
+        Ok(settings)
     }
 
     /// Partitions and copies of the named topics that the cluster shows. Asks for all topics: asking for one by its name
@@ -317,10 +303,9 @@ impl Admin {
             }
             std::thread::sleep(LOOK_AGAIN);
         }
-        let action = format!("create topics {}", missing.join(", "));
         Err(Error::Refused {
-            action,
-            reason: "created, but some partition still has no leader".to_owned(),
+            action: format!("see topics {} with all their leaders", missing.join(", ")),
+            reason: "they exist; is the principal allowed to Describe them?".to_owned(),
         })
     }
 
@@ -395,13 +380,6 @@ impl Admin {
 
 fn count(length: usize) -> i32 {
     i32::try_from(length).expect("Kafka counts partitions and replicas with 32 bits")
-}
-
-fn settings(resource: ConfigResource) -> Settings {
-    let entries = resource.entries.into_iter();
-    entries
-        .filter_map(|entry| Some((entry.name, entry.value?)))
-        .collect()
 }
 
 fn new_topic(wanted: &Wanted) -> NewTopic<'_> {
