@@ -91,8 +91,6 @@ enum Error {
     Telemetry(#[from] telemetry::Error),
     #[error(transparent)]
     Topics(#[from] topics::Error),
-    #[error(transparent)]
-    App(#[from] app::Error),
     #[error("write to standard output: {0}")]
     Output(#[from] io::Error),
 }
@@ -102,7 +100,6 @@ impl Error {
         match self {
             Error::Config(_) | Error::Telemetry(_) => Exit::Configuration,
             Error::Topics(error) => error.exit(),
-            Error::App(error) => error.exit(),
             // The reader of a pipe has seen enough.
             Error::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Clean,
             Error::Output(_) => Exit::Failed,
@@ -160,7 +157,7 @@ fn execute(arguments: &Arguments, environment: &[(String, String)]) -> Result<Ex
     match &arguments.command {
         Command::Run => {
             start_logging(arguments, environment)?;
-            run(&loaded)
+            Ok(run(&loaded))
         }
         Command::Config(ConfigCommand::Dump) => {
             print(&loaded.dump())?;
@@ -197,15 +194,15 @@ fn start_logging(arguments: &Arguments, environment: &[(String, String)]) -> Res
     )?)
 }
 
-fn run(loaded: &Loaded) -> Result<Exit, Error> {
+fn run(loaded: &Loaded) -> Exit {
     for warning in loaded.warnings() {
         tracing::warn!("{warning}");
     }
     match app::run(&loaded.config) {
-        Ok(()) => Ok(Exit::Clean),
+        Ok(()) => Exit::Clean,
         Err(error) => {
             tracing::error!(exit = error.exit().code(), "{error}");
-            Ok(error.exit())
+            error.exit()
         }
     }
 }

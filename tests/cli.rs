@@ -1,5 +1,10 @@
 //! The program as an operator meets it: output, exit codes, all mistakes at once.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
+
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -1,5 +1,10 @@
 //! Topics on a real Kafka: planned, created, checked.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
+
 use std::process::Command;
 use std::thread;
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::keys::{Fallback, KEYS, Key, POSTGRES, PROPERTIES, PROPERTIES_DOC, SECTIONS};
+use super::keys::{self, Fallback, KEYS, Key, POSTGRES, PROPERTIES, PROPERTIES_DOC, SECTIONS};
 use super::load::{Setting, Settings};
 use super::problem::Place;
 use super::properties;
@@ -49,6 +49,7 @@ pub fn default_file() -> String {
 fn default_line(key: &Key) -> String {
     let name = key.name();
     match key.default {
+        Fallback::Text(text) if key.kind.is_quoted() => format!("{name} = {}", quoted(text)),
         Fallback::Text(text) => {
             let value = key
                 .kind
@@ -56,7 +57,10 @@ fn default_line(key: &Key) -> String {
                 .expect("defaults are valid");
             format!("{name} = {}", value.toml())
         }
-        Fallback::SameAs(other) => format!("# {name} = (as {other})"),
+        Fallback::SameAs(other) => match keys::find(other).map(|key| key.default) {
+            Some(Fallback::Text(text)) => format!("# {name} = {}", quoted(text)),
+            _ => format!("# {name} ="),
+        },
         Fallback::Unset { example: "" } => format!("{name}_file = \"\""),
         Fallback::Unset { example } => format!("# {name} = {}", quoted(example)),
     }

@@ -78,6 +78,14 @@ impl Kind {
         }
     }
 
+    /// Whether its values stand in quotes in a file.
+    pub fn is_quoted(self) -> bool {
+        match self {
+            Kind::Text(_) | Kind::Topic | Kind::Duration { .. } | Kind::Size { .. } => true,
+            Kind::List(_) | Kind::Flag | Kind::Integer { .. } => false,
+        }
+    }
+
     pub fn read(self, raw: &Raw) -> Result<Value, String> {
         match (self, raw) {
             (Kind::Text(check), Raw::Text(text) | Raw::Untyped(text)) => {
