@@ -49,7 +49,7 @@ pub enum Error {
     Admin(#[from] admin::Error),
     #[error("topics break the rules:\n  {}", .0.join("\n  "))]
     Violations(Vec<String>),
-    #[error("topics are missing and topics.create is false: {}; `settle topics apply` creates them", .0.join(", "))]
+    #[error("topics are missing, or hidden from this principal, and topics.create is false: {}; `settle topics apply` creates them", .0.join(", "))]
     Missing(Vec<String>),
 }
 
