@@ -7,7 +7,7 @@ use crate::engine::ingest;
 use crate::engine::settle;
 use crate::engine::tasks::Life;
 use crate::engine::worker::Worker;
-use crate::metrics::worker::Rebalance as Kind;
+use crate::metrics::Rebalance as Kind;
 use crate::state::view::Served;
 
 impl Worker {
@@ -26,8 +26,14 @@ impl Worker {
                 }
             }
             Rebalance::Revoked { partitions, lost } => {
-                tracing::info!(worker = self.number, ?partitions, lost, "partitions revoked");
-                self.metrics.rebalanced(if *lost { Kind::Lost } else { Kind::Revoked });
+                tracing::info!(
+                    worker = self.number,
+                    ?partitions,
+                    lost,
+                    "partitions revoked"
+                );
+                self.metrics
+                    .rebalanced(if *lost { Kind::Lost } else { Kind::Revoked });
                 for partition in partitions {
                     self.close(*partition)?;
                 }

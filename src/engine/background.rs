@@ -15,12 +15,16 @@ impl Background {
     pub fn start() -> Self {
         let (jobs, receiver) = mpsc::channel::<Job>();
         let thread = thread::spawn(move || receiver.into_iter().for_each(|job| job()));
-        Self { jobs: Some(jobs), thread: Some(thread) }
+        Self {
+            jobs: Some(jobs),
+            thread: Some(thread),
+        }
     }
 
     pub fn run(&self, job: Job) {
         let jobs = self.jobs.as_ref().expect("taken by drop only");
-        jobs.send(job).expect("the thread ends with the sender only");
+        jobs.send(job)
+            .expect("the thread ends with the sender only");
     }
 }
 

@@ -27,10 +27,17 @@ pub fn push_dead_letter(
     let mut headers = vec![
         (REASON_HEADER, dead.defect.as_str().to_owned()),
         (DETAIL_HEADER, dead.detail.clone()),
-        (SOURCE_HEADER, format!("{topic}/{}/{}", source.partition, source.offset)),
+        (
+            SOURCE_HEADER,
+            format!("{topic}/{}/{}", source.partition, source.offset),
+        ),
     ];
     if (kept.len() as u64) < length {
         headers.push((TRUNCATED_HEADER, length.to_string()));
     }
-    out.push_raw(Partition::new(Topic::DeadLetter, number), (key, Some(kept)), headers);
+    out.push_raw(
+        Partition::new(Topic::DeadLetter, number),
+        (key, Some(kept)),
+        headers,
+    );
 }

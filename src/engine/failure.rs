@@ -14,7 +14,11 @@ pub enum Failure {
     #[error(transparent)]
     State(#[from] state::Error),
     #[error("{topic}/{partition}: {refusal}")]
-    Refused { topic: String, partition: i32, refusal: Refusal },
+    Refused {
+        topic: String,
+        partition: i32,
+        refusal: Refusal,
+    },
     #[error("{0}")]
     Broken(String),
 }
@@ -50,7 +54,9 @@ pub enum Todo {
     /// Try again in a moment.
     Wait,
     /// Replace the producer and take up every task again from the log.
-    Recover { fenced: bool },
+    Recover {
+        fenced: bool,
+    },
     /// Set the damaged file aside and rebuild its task, with all others.
     Rebuild,
     Stop(Cause),
@@ -75,6 +81,9 @@ impl Failure {
     }
 
     pub fn stop(&self, cause: Cause) -> Stopped {
-        Stopped { cause, message: self.to_string() }
+        Stopped {
+            cause,
+            message: self.to_string(),
+        }
     }
 }

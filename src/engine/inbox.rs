@@ -36,7 +36,8 @@ impl Inbox {
     pub fn push(&mut self, record: &Record) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(record.key.unwrap_or_default());
-        self.bytes.extend_from_slice(record.value.unwrap_or_default());
+        self.bytes
+            .extend_from_slice(record.value.unwrap_or_default());
         self.entries.push(Entry {
             offset: record.offset,
             timestamp: record.timestamp,
@@ -105,7 +106,13 @@ mod tests {
 
     fn record<'a>(offset: i64, key: Option<&'a [u8]>, value: Option<&'a [u8]>) -> Record<'a> {
         let partition = Partition::new(Topic::Source, 0);
-        Record { partition, offset, timestamp: offset * 10, key, value }
+        Record {
+            partition,
+            offset,
+            timestamp: offset * 10,
+            key,
+            value,
+        }
     }
 
     #[test]

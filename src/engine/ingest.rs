@@ -16,7 +16,7 @@ use crate::engine::dead_letter::push_dead_letter;
 use crate::engine::fixed::Fixed;
 use crate::engine::inbox::{Inbox, Item};
 use crate::engine::outbox::Outbox;
-use crate::metrics::worker::Worker as Metrics;
+use crate::metrics::Worker as Metrics;
 use crate::state;
 use crate::state::run::Seen;
 use crate::state::seen::{Ids, Positions, Store, Window};
@@ -48,16 +48,37 @@ struct Tally {
 
 /// What becomes of a source record, with the facts that its record needs.
 enum Outcome<'a> {
-    Base { id: &'a str, payment: Payment<'a> },
-    Excluded { reason: Exclusion, first: Option<First>, payment: Option<Payment<'a>> },
+    Base {
+        id: &'a str,
+        payment: Payment<'a>,
+    },
+    Excluded {
+        reason: Exclusion,
+        first: Option<First>,
+        payment: Option<Payment<'a>>,
+    },
     Dead(DeadLetter),
 }
 
 impl Task {
-    pub fn open(path: &Path, fixed: &Fixed, number: i32, window: Window) -> Result<Self, state::Error> {
-        let identity = format!("{}/{}/{number}", fixed.application_id, fixed.names.of(Topic::Source));
+    pub fn open(
+        path: &Path,
+        fixed: &Fixed,
+        number: i32,
+        window: Window,
+    ) -> Result<Self, state::Error> {
+        let identity = format!(
+            "{}/{}/{number}",
+            fixed.application_id,
+            fixed.names.of(Topic::Source)
+        );
         let store = Store::open(path, &identity, fixed.cache_per_task, window)?;
-        Ok(Self { number, store, inbox: Inbox::default(), staged: None })
+        Ok(Self {
+            number,
+            store,
+            inbox: Inbox::default(),
+            staged: None,
+        })
     }
 
     /// The source partition of this task.
@@ -77,7 +98,10 @@ impl Task {
         let mut tally = Tally::default();
         for item in self.inbox.iter() {
             let outcome = self.decide(fixed, &item, &mut ids, &mut tally)?;
-            let source = Source { partition: self.number, offset: item.offset };
+            let source = Source {
+                partition: self.number,
+                offset: item.offset,
+            };
             push(fixed, (&item, source), outcome, out, &mut tally);
             positions.source = item.offset + 1;
             positions.time = positions.time.max(item.timestamp.min(fixed.wall_now));
@@ -95,10 +119,18 @@ impl Task {
             transactional_id: fixed.transactional_id.clone(),
             transaction: positions.transaction,
         };
-        out.push(self.changelog(), POSITION_KEY, |value| value.extend(position.encode()));
+        out.push(self.changelog(), POSITION_KEY, |value| {
+            value.extend(position.encode())
+        });
         let receipt = out.want_receipt();
         let next = positions.source;
-        self.staged = Some(Staged { ids, positions, receipt, records, tally });
+        self.staged = Some(Staged {
+            ids,
+            positions,
+            receipt,
+            records,
+            tally,
+        });
         Ok(Some(next))
     }
 
@@ -123,7 +155,11 @@ impl Task {
         });
         Ok(match exclusion(&payment, first.as_ref(), &fixed.exclude) {
             None => Outcome::Base { id, payment },
-            Some(reason) => Outcome::Excluded { reason, first, payment: Some(payment) },
+            Some(reason) => Outcome::Excluded {
+                reason,
+                first,
+                payment: Some(payment),
+            },
         })
     }
 
@@ -169,13 +205,19 @@ impl Task {
     /// Takes a record of the changelog while restoring: only how far it was read matters here,
     /// the position in it counts when the source was read up to it.
     pub fn read_changelog(&mut self, offset: i64) {
-        let positions = Positions { changelog: offset + 1, ..self.store.positions() };
+        let positions = Positions {
+            changelog: offset + 1,
+            ..self.store.positions()
+        };
         self.store.replay(Ids::default(), positions);
     }
 
     /// Everything below `next` is in the store.
     pub fn begin_at(&mut self, next: i64) {
-        let positions = Positions { source: next, ..self.store.positions() };
+        let positions = Positions {
+            source: next,
+            ..self.store.positions()
+        };
         self.store.replay(Ids::default(), positions);
     }
 
@@ -185,14 +227,23 @@ impl Task {
             return;
         };
         let changelog = committed.offset(staged.receipt) + 1;
-        let positions = Positions { changelog, ..staged.positions };
+        let positions = Positions {
+            changelog,
+            ..staged.positions
+        };
         self.store.apply(staged.ids, positions, committed);
         self.inbox.finish(staged.records);
         let tally = staged.tally;
         metrics.bases.increment(tally.bases);
         metrics.duplicates_checked.increment(tally.payments);
-        tally.excluded.into_iter().for_each(|reason| metrics.excluded(reason));
-        tally.dead.into_iter().for_each(|defect| metrics.dead_letter(defect));
+        tally
+            .excluded
+            .into_iter()
+            .for_each(|reason| metrics.excluded(reason));
+        tally
+            .dead
+            .into_iter()
+            .for_each(|defect| metrics.dead_letter(defect));
     }
 
     /// Drops everything that is not committed.
@@ -203,7 +254,11 @@ impl Task {
 }
 
 fn excluded(reason: Exclusion) -> Outcome<'static> {
-    Outcome::Excluded { reason, first: None, payment: None }
+    Outcome::Excluded {
+        reason,
+        first: None,
+        payment: None,
+    }
 }
 
 fn hash_id(id: &str) -> u128 {
@@ -246,11 +301,17 @@ fn push(
             let to = Partition::new(Topic::Bases, number);
             out.push(to, key.as_str().as_bytes(), |out| write_base(&base, out));
         }
-        Outcome::Excluded { reason, first, payment } => {
+        Outcome::Excluded {
+            reason,
+            first,
+            payment,
+        } => {
             tally.excluded.push(reason);
             let number = source.partition % fixed.partitions.exclusions;
             let to = Partition::new(Topic::Exclusions, number);
-            let known = payment.as_ref().map(|payment| (payment.merchant.as_ref(), payment.amount));
+            let known = payment
+                .as_ref()
+                .map(|payment| (payment.merchant.as_ref(), payment.amount));
             let mut json = Vec::with_capacity(256);
             wire::write_exclusion((item.key, source), reason, first.as_ref(), known, &mut json);
             out.push_raw(to, (item.key, Some(&json)), Vec::new());
@@ -258,7 +319,13 @@ fn push(
         Outcome::Dead(dead) => {
             tally.dead.push(dead.defect);
             let value = item.value.unwrap_or_default();
-            push_dead_letter(fixed, source, &dead, (item.key, value, value.len() as u64), out);
+            push_dead_letter(
+                fixed,
+                source,
+                &dead,
+                (item.key, value, value.len() as u64),
+                out,
+            );
         }
     }
 }

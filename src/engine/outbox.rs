@@ -62,14 +62,23 @@ impl Outbox {
             })
         };
         let (key, value) = (copy(key), copy(value));
-        self.entries.push(Entry { partition, key, value, headers, receipt: None });
+        self.entries.push(Entry {
+            partition,
+            key,
+            value,
+            headers,
+            receipt: None,
+        });
     }
 
     /// Asks for the offset of the record that was added last; gives the number of the receipt.
     pub fn want_receipt(&mut self) -> usize {
         let receipt = self.receipts;
         self.receipts += 1;
-        let last = self.entries.last_mut().expect("asked right after a record was added");
+        let last = self
+            .entries
+            .last_mut()
+            .expect("asked right after a record was added");
         last.receipt = Some(receipt);
         receipt
     }
@@ -82,10 +91,6 @@ impl Outbox {
             headers: &entry.headers,
             receipt: entry.receipt,
         })
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 
     pub fn clear(&mut self) {

@@ -65,7 +65,10 @@ impl Worker {
             _ => {
                 let task = &self.tasks.settle[&number];
                 let positions = task.store.positions();
-                vec![(task.changelog(), positions.changelog), (task.rules(), positions.rules)]
+                vec![
+                    (task.changelog(), positions.changelog),
+                    (task.rules(), positions.rules),
+                ]
             }
         };
         let mut ends = Vec::new();
@@ -79,7 +82,13 @@ impl Worker {
             ends.push((log, bounds.high));
         }
         let source = self.reader.bounds(partition)?;
-        Ok(Restore { logs: ends, group, source, position: None, window_until: None })
+        Ok(Restore {
+            logs: ends,
+            group,
+            source,
+            position: None,
+            window_until: None,
+        })
     }
 
     /// A store must not be ahead of its changelog, and the changelog must reach back to it.
@@ -97,14 +106,19 @@ impl Worker {
             };
             return Err(Failure::State(state::Error::Damaged {
                 path: path.to_owned(),
-                reason: format!("it is at {next}, ahead of its log, which ends at {}", bounds.high),
+                reason: format!(
+                    "it is at {next}, ahead of its log, which ends at {}",
+                    bounds.high
+                ),
             }));
         }
         if next < bounds.low {
             return Err(Failure::Broken(format!(
                 "{}/{}: the changelog begins at {}, the local state ends at {next}: records \
                  between them were deleted, and totals cannot be rebuilt",
-                self.fixed.names.of(log.topic), log.number, bounds.low
+                self.fixed.names.of(log.topic),
+                log.number,
+                bounds.low
             )));
         }
         Ok(())
@@ -120,7 +134,10 @@ impl Worker {
             let record = fetched.record();
             read_log(&mut self.tasks, &record, self.fixed.wall_now)?;
         }
-        for partition in self.tasks.in_life(|life| matches!(life, Life::Restoring(_))) {
+        for partition in self
+            .tasks
+            .in_life(|life| matches!(life, Life::Restoring(_)))
+        {
             self.continue_restore(partition)?;
         }
         Ok(())
@@ -136,20 +153,30 @@ impl Worker {
             }
         }
         if let Some(until) = restore.window_until {
-            return self.run(partition, until);
+            return self.set_running(partition, until);
         }
         let start = self.decide_start(partition, restore)?;
         if partition.topic == Topic::Source && self.begin_window(partition, start)? {
             return Ok(());
         }
-        self.run(partition, start)
+        self.set_running(partition, start)
     }
 
     fn decide_start(&self, partition: Partition, restore: &Restore) -> Result<i64, Failure> {
         let topic = self.fixed.names.of(partition.topic);
         let next = match partition.topic {
-            Topic::Source => self.tasks.ingest[&partition.number].store.positions().source,
-            _ => self.tasks.settle[&partition.number].store.positions().source,
+            Topic::Source => {
+                self.tasks.ingest[&partition.number]
+                    .store
+                    .positions()
+                    .source
+            }
+            _ => {
+                self.tasks.settle[&partition.number]
+                    .store
+                    .positions()
+                    .source
+            }
         };
         let in_store = (next >= 0).then_some(Recorded {
             application_id: &self.fixed.application_id,
@@ -197,7 +224,10 @@ impl Worker {
         if never_ran || positions.source >= start {
             return Ok(false);
         }
-        let time = restore.position.as_ref().map_or(positions.time, |position| position.time);
+        let time = restore
+            .position
+            .as_ref()
+            .map_or(positions.time, |position| position.time);
         let low = restore.source.low;
         let from = if positions.source >= low {
             positions.source
@@ -210,7 +240,8 @@ impl Worker {
                      {start}: payments that could be repeated are no longer known. Lengthen the \
                      topic's retention, or accept a shorter window once \
                      (dedup.accept_shorter_window = true)",
-                    self.fixed.names.of(partition.topic), partition.number
+                    self.fixed.names.of(partition.topic),
+                    partition.number
                 )));
             }
             begins(self.window.kept())?.unwrap_or(start).max(low)
@@ -219,7 +250,9 @@ impl Worker {
             return Ok(false);
         }
         tracing::info!(
-            partition = partition.number, from, until = start,
+            partition = partition.number,
+            from,
+            until = start,
             "reading payments again for the duplicate window"
         );
         restore.window_until = Some(start);
@@ -232,17 +265,25 @@ impl Worker {
     }
 
     /// Lets a restored task run from `start` on.
-    fn run(&mut self, partition: Partition, start: i64) -> Result<(), Failure> {
+    fn set_running(&mut self, partition: Partition, start: i64) -> Result<(), Failure> {
         let number = partition.number;
         match partition.topic {
             Topic::Source => {
                 self.reader.stop(partition)?;
-                let task = self.tasks.ingest.get_mut(&number).expect("open since it restores");
+                let task = self
+                    .tasks
+                    .ingest
+                    .get_mut(&number)
+                    .expect("open since it restores");
                 self.reader.stop(task.changelog())?;
                 task.begin_at(start);
             }
             _ => {
-                let task = self.tasks.settle.get_mut(&number).expect("open since it restores");
+                let task = self
+                    .tasks
+                    .settle
+                    .get_mut(&number)
+                    .expect("open since it restores");
                 self.reader.stop(task.changelog())?;
                 task.begin_at(start);
                 self.views.serve(number, Served::Ready(task.store.view()));
@@ -251,7 +292,9 @@ impl Worker {
         self.consumer.start(partition, start)?;
         self.tasks.lives.insert(partition, Life::Running);
         tracing::info!(
-            topic = self.fixed.names.of(partition.topic), partition = number, start,
+            topic = self.fixed.names.of(partition.topic),
+            partition = number,
+            start,
             "task runs"
         );
         Ok(())
@@ -284,11 +327,7 @@ impl Worker {
 }
 
 /// Hands a record of a log to the task that owns it.
-fn read_log(
-    tasks: &mut Tasks,
-    record: &Record,
-    wall_now: i64,
-) -> Result<(), Failure> {
+fn read_log(tasks: &mut Tasks, record: &Record, wall_now: i64) -> Result<(), Failure> {
     let number = record.partition.number;
     let life = |tasks: &mut Tasks, topic, position| {
         let life = tasks.lives.get_mut(&Partition::new(topic, number));
@@ -360,7 +399,10 @@ fn broken(record: &Record, reason: &str) -> Failure {
 impl Worker {
     /// How long a poll of the logs may wait: only when nothing else is to be done.
     fn idle_wait(&self) -> std::time::Duration {
-        let nothing_runs = self.tasks.in_life(|life| matches!(life, Life::Running)).is_empty();
+        let nothing_runs = self
+            .tasks
+            .in_life(|life| matches!(life, Life::Running))
+            .is_empty();
         if nothing_runs && self.tasks.is_restoring() && clock::now() > self.fixed.now {
             std::time::Duration::from_millis(5)
         } else {

@@ -4,7 +4,10 @@
 //! Bases are settled in their order. A base whose rule is not known yet holds up those behind it
 //! in its partition, while the rules of all of them are asked for at once.
 
-#[expect(clippy::disallowed_types, reason = "looked up by key; iterated in the order of `keys`")]
+#[expect(
+    clippy::disallowed_types,
+    reason = "looked up by key; iterated in the order of `keys`"
+)]
 use std::collections::HashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,12 +15,8 @@ use std::time::Duration;
 
 use crate::broker::producer::Committed;
 use crate::broker::{Partition, Topic};
-use crate::codec::stored::{
-    KeyState, POSITION_KEY, Position, StoredRule, read_base, write_totals,
-};
-use crate::codec::wire::{
-    self, StatisticsKey, StatisticsValue, write_rule, write_settlement,
-};
+use crate::codec::stored::{KeyState, POSITION_KEY, Position, StoredRule, read_base, write_totals};
+use crate::codec::wire::{self, StatisticsKey, StatisticsValue, write_rule, write_settlement};
 use crate::domain::classify::{DeadLetter, Defect};
 use crate::domain::rule::{Fields, Rule, RuleKey};
 use crate::domain::settlement::{Base, Basis};
@@ -25,8 +24,8 @@ use crate::engine::dead_letter::push_dead_letter;
 use crate::engine::fixed::Fixed;
 use crate::engine::inbox::{Inbox, Item};
 use crate::engine::outbox::Outbox;
-use crate::metrics::worker::{Lookup, Worker as Metrics};
-use crate::rules::{Answer, desk::Desk};
+use crate::metrics::{Lookup, Worker as Metrics};
+use crate::rules::{Answer, Desk};
 use crate::state;
 use crate::state::totals::{Batch, Positions, Store, fold_rule};
 
@@ -82,12 +81,21 @@ pub enum Error {
     #[error(transparent)]
     State(#[from] state::Error),
     #[error("{topic}/{partition}/{offset} is no base of this service: {reason}")]
-    ForeignBase { topic: String, partition: i32, offset: i64, reason: String },
+    ForeignBase {
+        topic: String,
+        partition: i32,
+        offset: i64,
+        reason: String,
+    },
 }
 
 impl Task {
     pub fn open(path: &Path, fixed: &Fixed, number: i32) -> Result<Self, state::Error> {
-        let identity = format!("{}/{}/{number}", fixed.application_id, fixed.names.of(Topic::Bases));
+        let identity = format!(
+            "{}/{}/{number}",
+            fixed.application_id,
+            fixed.names.of(Topic::Bases)
+        );
         let store = Store::open(path, &identity, fixed.cache_per_task)?;
         Ok(Self {
             number,
@@ -135,7 +143,10 @@ impl Task {
         }
         let (keys, done, next) = (batch.keys, batch.done, batch.next);
         let (received, overflows) = (batch.received, batch.overflows);
-        for working in keys.iter().filter(|working| working.found == Lookup::Absent) {
+        for working in keys
+            .iter()
+            .filter(|working| working.found == Lookup::Absent)
+        {
             if let Some(absent) = self.absent.get_mut(&working.key) {
                 absent.unused = false;
             }
@@ -162,9 +173,18 @@ impl Task {
             transactional_id: fixed.transactional_id.clone(),
             transaction: positions.transaction,
         };
-        out.push(self.changelog(), POSITION_KEY, |value| value.extend(position.encode()));
+        out.push(self.changelog(), POSITION_KEY, |value| {
+            value.extend(position.encode())
+        });
         let receipt = out.want_receipt();
-        self.staged = Some(Staged { keys, positions, receipt, done, received, overflows });
+        self.staged = Some(Staged {
+            keys,
+            positions,
+            receipt,
+            done,
+            received,
+            overflows,
+        });
         Ok(Some(next))
     }
 
@@ -186,22 +206,36 @@ impl Task {
             );
             out.push(self.changelog(), text, |value| write_totals(totals, value));
         }
-        debug_assert!(fixed.partitions.bases > self.number, "a task of an existing partition");
+        debug_assert!(
+            fixed.partitions.bases > self.number,
+            "a task of an existing partition"
+        );
         keys
     }
 
     /// Asks for the rules of all bases behind the first one that waits, each key once.
     fn ask(&mut self, waiting: usize, now: Duration, desk: &mut Desk) -> Result<(), Error> {
         let from = self.scanned.max(waiting);
-        let waiting_key = self.inbox.iter().nth(waiting).and_then(|item| key_of(&item));
-        let behind = self.inbox.iter().skip(from).filter_map(|item| key_of(&item));
+        let waiting_key = self
+            .inbox
+            .iter()
+            .nth(waiting)
+            .and_then(|item| key_of(&item));
+        let behind = self
+            .inbox
+            .iter()
+            .skip(from)
+            .filter_map(|item| key_of(&item));
         let mut missing = BTreeSet::new();
         for key in waiting_key.into_iter().chain(behind) {
             let known = self.asked.contains(key)
                 || missing.contains(key)
                 || self.learnt.contains_key(key)
                 || self.absent.get(key).is_some_and(|absent| absent.holds(now))
-                || self.store.get(key)?.is_some_and(|state| state.rule.is_some());
+                || self
+                    .store
+                    .get(key)?
+                    .is_some_and(|state| state.rule.is_some());
             if !known && let Some(key) = RuleKey::parse(key) {
                 missing.insert(key);
             }
@@ -224,7 +258,13 @@ impl Task {
             }
             Answer::NoRule => {
                 let until = fixed.now + fixed.absent_ttl;
-                self.absent.insert(key, Absent { until, unused: true });
+                self.absent.insert(
+                    key,
+                    Absent {
+                        until,
+                        unused: true,
+                    },
+                );
             }
         }
     }
@@ -249,7 +289,9 @@ impl Task {
             }
             Err(reason) => {
                 tracing::warn!(
-                    partition = self.number, offset, reason,
+                    partition = self.number,
+                    offset,
+                    reason,
                     "a record of the rules topic is ignored"
                 );
                 None
@@ -260,7 +302,10 @@ impl Task {
             self.learnt.remove(key);
             self.absent.remove(key);
         }
-        self.store.replay(Batch { keys: folded.into_iter().collect(), positions });
+        self.store.replay(Batch {
+            keys: folded.into_iter().collect(),
+            positions,
+        });
         Ok(())
     }
 
@@ -281,7 +326,10 @@ impl Task {
             let position = Position::decode(value).map_err(|error| error.to_string())?;
             positions.source = position.next;
             positions.transaction = position.transaction;
-            self.store.replay(Batch { keys: Vec::new(), positions });
+            self.store.replay(Batch {
+                keys: Vec::new(),
+                positions,
+            });
             return Ok(Some(position));
         }
         let text = std::str::from_utf8(key).map_err(|error| error.to_string())?;
@@ -290,14 +338,23 @@ impl Task {
         let mut state = known.unwrap_or_default();
         state.totals =
             crate::codec::stored::read_totals(value).map_err(|error| error.to_string())?;
-        self.store.replay(Batch { keys: vec![(key, state)], positions });
+        self.store.replay(Batch {
+            keys: vec![(key, state)],
+            positions,
+        });
         Ok(None)
     }
 
     /// Everything below `next` is in the store.
     pub fn begin_at(&mut self, next: i64) {
-        let positions = Positions { source: next, ..self.store.positions() };
-        self.store.replay(Batch { keys: Vec::new(), positions });
+        let positions = Positions {
+            source: next,
+            ..self.store.positions()
+        };
+        self.store.replay(Batch {
+            keys: Vec::new(),
+            positions,
+        });
     }
 
     /// Advances by the committed batch.
@@ -316,7 +373,10 @@ impl Task {
             keys.push((working.key, working.state));
         }
         let changelog = committed.offset(staged.receipt) + 1;
-        let positions = Positions { changelog, ..staged.positions };
+        let positions = Positions {
+            changelog,
+            ..staged.positions
+        };
         self.store.apply(Batch { keys, positions }, committed);
         self.inbox.finish(staged.done);
         metrics.settled.increment(staged.received.len() as u64);
@@ -353,18 +413,23 @@ fn key_of<'a>(item: &Item<'a>) -> Option<&'a str> {
 }
 
 /// A record of the rules topic; `None` as rule is a tombstone.
-fn rule_of(
-    key: Option<&[u8]>,
-    value: Option<&[u8]>,
-) -> Result<(RuleKey, Option<Rule>), &'static str> {
-    let key = key.and_then(|key| std::str::from_utf8(key).ok()).and_then(RuleKey::parse);
+fn rule_of(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<(RuleKey, Option<Rule>), String> {
+    let key = key
+        .and_then(|key| std::str::from_utf8(key).ok())
+        .and_then(RuleKey::parse);
     let key = key.ok_or("its key is no rule key")?;
-    let rule = value.map(|value| wire::read_rule(&key, value)).transpose()?;
+    let rule = value
+        .map(|value| wire::read_rule(&key, value))
+        .transpose()
+        .map_err(|error| error.to_string())?;
     Ok((key, rule))
 }
 
 /// The decisions of one batch.
-#[expect(clippy::disallowed_types, reason = "looked up by key; iterated in the order of `keys`")]
+#[expect(
+    clippy::disallowed_types,
+    reason = "looked up by key; iterated in the order of `keys`"
+)]
 struct Deciding<'a> {
     task: &'a Task,
     fixed: &'a Fixed,
@@ -431,8 +496,8 @@ impl<'a> Deciding<'a> {
             reason,
         };
         let text = key_of(item).ok_or_else(|| foreign("its key is no text".to_owned()))?;
-        let fields = Fields::parse(text)
-            .ok_or_else(|| foreign("its key is no rule key".to_owned()))?;
+        let fields =
+            Fields::parse(text).ok_or_else(|| foreign("its key is no rule key".to_owned()))?;
         let base = read_base(item.value.unwrap_or_default())
             .map_err(|error| foreign(error.to_string()))?;
         Ok((text, fields, base))
@@ -444,8 +509,11 @@ impl<'a> Deciding<'a> {
             defect: Defect::AmountOverflow,
             detail: "the total of its rule key would leave 64 bits".to_owned(),
         };
-        let original =
-            (Some(base.payment_id.as_bytes()), base.original, base.original_length);
+        let original = (
+            Some(base.payment_id.as_bytes()),
+            base.original,
+            base.original_length,
+        );
         push_dead_letter(self.fixed, base.source, &dead, original, out);
     }
 
@@ -458,14 +526,29 @@ impl<'a> Deciding<'a> {
             (Basis::Rule(stored.rule.clone()), Lookup::Known)
         } else if let Some(rule) = task.learnt.get(text) {
             (Basis::Rule(rule.clone()), Lookup::Asked)
-        } else if task.absent.get(text).is_some_and(|absent| absent.holds(now)) {
-            let day = Fields::parse(text).and_then(|fields| crate::domain::payment::day(fields.day));
+        } else if task
+            .absent
+            .get(text)
+            .is_some_and(|absent| absent.holds(now))
+        {
+            let day =
+                Fields::parse(text).and_then(|fields| crate::domain::payment::day(fields.day));
             let day = day.expect("the key was read as a rule key");
-            (Basis::default_of(day, self.fixed.default_payout_days), Lookup::Absent)
+            (
+                Basis::default_of(day, self.fixed.default_payout_days),
+                Lookup::Absent,
+            )
         } else {
             return Ok(None);
         };
         let key = RuleKey::parse(text).expect("the key was read as a rule key");
-        Ok(Some(Working { key, state, basis, found, settled: 0, rule_receipt: None }))
+        Ok(Some(Working {
+            key,
+            state,
+            basis,
+            found,
+            settled: 0,
+            rule_receipt: None,
+        }))
     }
 }

@@ -48,7 +48,9 @@ pub enum Refusal {
          (kafka.application_id)"
     )]
     OtherApplication { found: String, expected: String },
-    #[error("the changelog's position belongs to topic {found:?}, the configured one is {expected:?}")]
+    #[error(
+        "the changelog's position belongs to topic {found:?}, the configured one is {expected:?}"
+    )]
     OtherTopic { found: String, expected: String },
     #[error(
         "the next record to process is offset {next}, but the log begins at {low}: {} records \
@@ -67,7 +69,10 @@ pub fn decide(facts: &Facts) -> Result<Start, Refusal> {
     let Some(recorded) = facts.recorded else {
         return match facts.group {
             Some(group) => Err(Refusal::PositionMissing { group }),
-            None => Ok(Start { offset: facts.source.low, group_differed: false }),
+            None => Ok(Start {
+                offset: facts.source.low,
+                group_differed: false,
+            }),
         };
     };
     let owned = |text: &str| text.to_owned();
@@ -90,7 +95,10 @@ pub fn decide(facts: &Facts) -> Result<Start, Refusal> {
     if next > high {
         return Err(Refusal::LogTooShort { next, high });
     }
-    Ok(Start { offset: next, group_differed: facts.group != Some(next) })
+    Ok(Start {
+        offset: next,
+        group_differed: facts.group != Some(next),
+    })
 }
 
 #[cfg(test)]
@@ -100,14 +108,28 @@ mod tests {
     const BOUNDS: Bounds = Bounds { low: 10, high: 100 };
 
     fn facts(next: Option<i64>, group: Option<i64>) -> Facts<'static> {
-        let recorded =
-            next.map(|next| Recorded { application_id: "settle", topic: "payments", next });
-        Facts { recorded, group, source: BOUNDS, application_id: "settle", topic: "payments" }
+        let recorded = next.map(|next| Recorded {
+            application_id: "settle",
+            topic: "payments",
+            next,
+        });
+        Facts {
+            recorded,
+            group,
+            source: BOUNDS,
+            application_id: "settle",
+            topic: "payments",
+        }
     }
 
     #[test]
     fn the_recorded_position_decides_and_a_different_group_offset_is_told() {
-        let start = |offset, group_differed| Ok(Start { offset, group_differed });
+        let start = |offset, group_differed| {
+            Ok(Start {
+                offset,
+                group_differed,
+            })
+        };
         assert_eq!(decide(&facts(Some(50), Some(50))), start(50, false));
         assert_eq!(decide(&facts(Some(50), Some(40))), start(50, true));
         assert_eq!(decide(&facts(Some(50), Some(60))), start(50, true));
@@ -117,7 +139,10 @@ mod tests {
 
     #[test]
     fn a_task_that_never_ran_begins_at_the_first_record() {
-        let expected = Start { offset: 10, group_differed: false };
+        let expected = Start {
+            offset: 10,
+            group_differed: false,
+        };
         assert_eq!(decide(&facts(None, None)), Ok(expected));
     }
 
@@ -133,11 +158,17 @@ mod tests {
         );
         assert_eq!(
             decide(&facts(Some(101), Some(101))),
-            Err(Refusal::LogTooShort { next: 101, high: 100 })
+            Err(Refusal::LogTooShort {
+                next: 101,
+                high: 100
+            })
         );
         let mut other = facts(Some(50), Some(50));
         other.application_id = "other";
-        assert!(matches!(decide(&other), Err(Refusal::OtherApplication { .. })));
+        assert!(matches!(
+            decide(&other),
+            Err(Refusal::OtherApplication { .. })
+        ));
         let mut other = facts(Some(50), Some(50));
         other.topic = "other";
         assert!(matches!(decide(&other), Err(Refusal::OtherTopic { .. })));

@@ -6,7 +6,7 @@ use crate::broker::{Partition, Record, Topic};
 use crate::engine::ingest;
 use crate::engine::restore::Restore;
 use crate::engine::settle;
-use crate::rules::desk::Desk;
+use crate::rules::Desk;
 
 /// Where a task stands.
 #[derive(Debug)]
@@ -34,13 +34,19 @@ impl Tasks {
         let number = record.partition.number;
         match record.partition.topic {
             Topic::Source => {
-                let task = self.ingest.get_mut(&number).expect("a running task is open");
+                let task = self
+                    .ingest
+                    .get_mut(&number)
+                    .expect("a running task is open");
                 if record.offset >= task.store.positions().source {
                     task.inbox.push(record);
                 }
             }
             Topic::Bases => {
-                let task = self.settle.get_mut(&number).expect("a running task is open");
+                let task = self
+                    .settle
+                    .get_mut(&number)
+                    .expect("a running task is open");
                 if record.offset >= task.store.positions().source {
                     task.inbox.push(record);
                 }
@@ -56,7 +62,9 @@ impl Tasks {
     }
 
     pub fn is_restoring(&self) -> bool {
-        self.lives.values().any(|life| !matches!(life, Life::Running))
+        self.lives
+            .values()
+            .any(|life| !matches!(life, Life::Running))
     }
 
     /// Drops everything that is not committed; every task begins anew from the log.

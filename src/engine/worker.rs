@@ -20,8 +20,8 @@ use crate::engine::fixed::Fixed;
 use crate::engine::outbox::Outbox;
 use crate::engine::status::{self, Kind, Phase};
 use crate::engine::tasks::{Life, Tasks};
-use crate::metrics::worker::{Replacement, Worker as Metrics};
-use crate::rules::desk::Desk;
+use crate::metrics::{Replacement, Worker as Metrics};
+use crate::rules::Desk;
 use crate::state::directory::Directory;
 use crate::state::seen::Window;
 use crate::state::view::Views;
@@ -276,8 +276,12 @@ impl Worker {
             task.apply(&committed, &self.fixed, &self.metrics);
         }
         self.metrics.transactions_committed.increment(1);
-        self.metrics.transaction_records.record(count(self.outbox.iter().len()));
-        self.metrics.commit_duration.record((self.committed_at - began).as_secs_f64());
+        self.metrics
+            .transaction_records
+            .record(count(self.outbox.iter().len()));
+        self.metrics
+            .commit_duration
+            .record((self.committed_at - began).as_secs_f64());
         self.status.set_connected(true);
         Ok(())
     }
@@ -381,7 +385,8 @@ impl Worker {
         self.paused.clear();
         for partition in running {
             if partition.topic == Topic::Bases {
-                self.views.serve(partition.number, crate::state::view::Served::Restoring);
+                self.views
+                    .serve(partition.number, crate::state::view::Served::Restoring);
             }
             if let Err(error) = self.consumer.pause(partition) {
                 // Its records are dropped until the task runs again.
@@ -391,8 +396,16 @@ impl Worker {
     }
 
     fn set_aside(&mut self, path: &std::path::Path, reason: &str) -> Result<(), Stopped> {
-        let ingest = self.tasks.ingest.values().find(|task| task.store.path() == path);
-        let settle = self.tasks.settle.values().find(|task| task.store.path() == path);
+        let ingest = self
+            .tasks
+            .ingest
+            .values()
+            .find(|task| task.store.path() == path);
+        let settle = self
+            .tasks
+            .settle
+            .values()
+            .find(|task| task.store.path() == path);
         let partition = ingest
             .map(super::ingest::Task::partition)
             .or_else(|| settle.map(super::settle::Task::partition));
@@ -420,31 +433,54 @@ impl Worker {
 
     /// Tells others how things stand.
     fn report(&self) {
-        self.status.turn(u64::try_from(clock::now().as_millis()).unwrap_or(u64::MAX));
-        let ends = self.stable_ends.lock().unwrap_or_else(PoisonError::into_inner);
+        self.status
+            .turn(u64::try_from(clock::now().as_millis()).unwrap_or(u64::MAX));
+        let ends = self
+            .stable_ends
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut tasks = BTreeMap::new();
         for (partition, life) in &self.tasks.lives {
             let number = partition.number;
             let (kind, position, waiting) = match partition.topic {
                 Topic::Source => {
                     let task = self.tasks.ingest.get(&number);
-                    (Kind::Ingest, task.map(|task| task.store.positions().source), false)
+                    (
+                        Kind::Ingest,
+                        task.map(|task| task.store.positions().source),
+                        false,
+                    )
                 }
                 _ => {
                     let task = self.tasks.settle.get(&number);
                     let position = task.map(|task| task.store.positions().source);
-                    (Kind::Settle, position, task.is_some_and(super::settle::Task::is_waiting))
+                    (
+                        Kind::Settle,
+                        position,
+                        task.is_some_and(super::settle::Task::is_waiting),
+                    )
                 }
             };
             let phase = match life {
                 Life::New => Phase::Restoring { remaining: 0 },
-                Life::Restoring(_) => Phase::Restoring { remaining: self.remaining(*partition) },
+                Life::Restoring(_) => Phase::Restoring {
+                    remaining: self.remaining(*partition),
+                },
                 Life::Running if waiting => Phase::WaitingForRule,
                 Life::Running => Phase::Running,
             };
             let position = position.unwrap_or(-1);
-            let lag = ends.get(partition).map(|end| (end - position.max(0)).max(0));
-            tasks.insert((kind, number), status::Task { phase, position, lag });
+            let lag = ends
+                .get(partition)
+                .map(|end| (end - position.max(0)).max(0));
+            tasks.insert(
+                (kind, number),
+                status::Task {
+                    phase,
+                    position,
+                    lag,
+                },
+            );
         }
         drop(ends);
         if self.producer.is_trusted() && !self.tasks.is_restoring() {
