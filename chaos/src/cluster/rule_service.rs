@@ -318,14 +318,12 @@ fn streamed(
 fn torn(text: &str) -> Response {
     let half = Bytes::copy_from_slice(&text.as_bytes()[..text.len() / 2]);
     let pieces = futures_util::stream::unfold(Some(half), |half| async move {
-        match half {
-            Some(half) => Some((Ok(half), None)),
-            None => {
-                // The half has to be on its way before the connection goes.
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                Some((Err(io::Error::from(io::ErrorKind::ConnectionReset)), None))
-            }
+        if let Some(half) = half {
+            return Some((Ok(half), None));
         }
+        // The half has to be on its way before the connection goes.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Some((Err(io::Error::from(io::ErrorKind::ConnectionReset)), None))
     });
     streamed(text.len(), pieces)
 }
