@@ -1,5 +1,7 @@
 //! The real parts start, take what is done to them, and leave nothing behind.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use chaos::cluster::instance::{Instance, InstanceOptions};
-use chaos::cluster::kafka::{Kafka, KafkaOptions};
+use chaos::cluster::kafka::{Broker, Kafka, KafkaOptions};
 use chaos::cluster::names::Names;
 use chaos::cluster::postgres::Postgres;
 use chaos::cluster::scratch::Scratch;
@@ -120,7 +122,7 @@ fn three_brokers_go_on_without_one() {
     produce(&bootstrap, "t", &["two"]);
     assert_eq!(consume(&bootstrap, "t", 2), ["one", "two"]);
     kafka.restart().unwrap();
-    assert!(kafka.brokers().iter().all(|broker| broker.is_running()));
+    assert!(kafka.brokers().iter().all(Broker::is_running));
 }
 
 #[test]

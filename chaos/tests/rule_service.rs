@@ -1,5 +1,7 @@
 //! The rule service answers as its function says, and fails in every way it can be told to.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::{Duration, Instant};
 
 use chaos::cluster::rule_faults::Fault;
@@ -38,7 +40,7 @@ fn start() -> RuleService {
 
 /// A key that has a rule.
 fn known(service: &RuleService) -> RuleKey {
-    (0..)
+    (0..1_000)
         .map(key)
         .find(|key| service.rule_of(key).is_some())
         .unwrap()
