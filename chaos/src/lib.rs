@@ -7,5 +7,14 @@
 //! Everything started here stops when its handle is dropped, and when this process dies: children carry a parent
 //! death signal. Children have their own process group, so Ctrl-C on a terminal reaches their owner only.
 
+pub mod bench;
 pub mod cluster;
+pub mod demo;
+pub mod interrupt;
 pub mod model;
+pub mod oracle;
+pub mod pipeline;
+pub mod report;
+pub mod tail;
+pub mod topics_reader;
+pub mod workload;

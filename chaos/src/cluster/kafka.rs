@@ -1,4 +1,4 @@
-//! Apache Kafka in `KRaft` mode: one or three brokers that are controllers as well.
+//! Apache Kafka in KRaft mode: one or three brokers that are controllers as well.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -54,13 +54,20 @@ impl Kafka {
     /// Starts a cluster in a temporary directory of its own.
     pub fn start(options: &KafkaOptions) -> Result<Self> {
         let scratch = Scratch::new()?;
-        let mut kafka = Self::start_in(options, &scratch.path().join("kafka"))?;
-        kafka._scratch = Some(scratch);
-        Ok(kafka)
+        let directory = scratch.path().join("kafka");
+        Self::assemble(options, &directory, Some(scratch))
     }
 
     /// Starts a new cluster below `directory` and returns when every broker is known to clients.
     pub fn start_in(options: &KafkaOptions, directory: &Path) -> Result<Self> {
+        Self::assemble(options, directory, None)
+    }
+
+    fn assemble(
+        options: &KafkaOptions,
+        directory: &Path,
+        scratch: Option<Scratch>,
+    ) -> Result<Self> {
         ensure!(
             matches!(options.brokers, 1 | 3),
             "a cluster has 1 or 3 brokers, not {}",
@@ -76,15 +83,15 @@ impl Kafka {
             })
             .collect::<Result<Vec<_>>>()?;
         let cluster_id = cluster_id();
-        let formats = (0..nodes.len())
+        let brokers = (0..nodes.len())
             .map(|index| Broker::prepare(options, jars, directory, &nodes, index))
             .collect::<Result<Vec<_>>>()?;
-        for broker in &formats {
+        for broker in &brokers {
             broker.format(&cluster_id)?;
         }
         let kafka = Self {
-            brokers: formats,
-            _scratch: None,
+            brokers,
+            _scratch: scratch,
         };
         for broker in &kafka.brokers {
             broker.launch()?;
@@ -177,11 +184,11 @@ impl Broker {
             .with_context(|| format!("create {}", directory.display()))?;
         let mut properties = defaults(nodes, index, &directory);
         properties.extend(options.properties.clone());
-        let text: String = properties
+        let lines: Vec<String> = properties
             .iter()
-            .map(|(key, value)| format!("{key}={value}\n"))
+            .map(|(key, value)| format!("{key}={value}"))
             .collect();
-        fs::write(directory.join("server.properties"), text)?;
+        fs::write(directory.join("server.properties"), lines.join("\n"))?;
         fs::write(directory.join("log4j2.properties"), LOGGING)?;
         Ok(Self {
             id,
@@ -208,7 +215,7 @@ impl Broker {
     }
 
     pub fn pid(&self) -> Option<libc::pid_t> {
-        self.with(|process| process.pid())
+        self.with(Process::pid)
     }
 
     pub fn is_running(&self) -> bool {

@@ -12,6 +12,7 @@ mod rule_listener;
 pub mod rule_service;
 pub mod rules;
 pub mod scratch;
+pub mod serve_rules;
 pub mod shared;
 pub mod topics;
 pub mod wait;

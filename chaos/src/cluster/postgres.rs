@@ -1,4 +1,4 @@
-//! `PostgreSQL` from the system's binaries, in a data directory and on a port of its own.
+//! PostgreSQL from the system's binaries, in a data directory and on a port of its own.
 
 use std::fs::{self, File};
 use std::os::unix::fs::chown;
@@ -14,6 +14,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::cluster::ports;
 use crate::cluster::process::{self, Process};
+use crate::cluster::wait;
 
 /// Names the directory of `initdb` and `postgres` where it is none of the usual ones.
 pub const BINARIES_VARIABLE: &str = "SETTLE_POSTGRES_BIN";
@@ -33,7 +34,7 @@ pub struct Postgres {
     process: Mutex<Option<Process>>,
 }
 
-/// `PostgreSQL` refuses to run as root, so root runs it as this user.
+/// PostgreSQL refuses to run as root, so root runs it as this user.
 #[derive(Debug, Clone, Copy)]
 struct Account {
     user: u32,
@@ -84,7 +85,7 @@ impl Postgres {
     }
 
     pub fn pid(&self) -> Option<libc::pid_t> {
-        self.with(|process| process.pid())
+        self.with(Process::pid)
     }
 
     pub fn is_running(&self) -> bool {
@@ -105,9 +106,15 @@ impl Postgres {
         self.with(|process| {
             let sessions = process::descendants(process.pid());
             process.kill();
-            for session in sessions {
-                process::send(session, libc::SIGKILL);
+            for session in &sessions {
+                process::send(*session, libc::SIGKILL);
             }
+            // A session that lives holds the shared memory, and the next server refuses to start. One that does not
+            // die is left to that error.
+            let _ = wait::until("the end of all sessions", STOP_LIMIT, || {
+                let gone = !sessions.iter().any(|pid| process::is_alive(*pid));
+                Ok(gone.then_some(()))
+            });
         });
     }
 

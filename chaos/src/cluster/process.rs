@@ -1,7 +1,7 @@
 //! Child processes that cannot outlive this one: parent death signal, own process group, output in a file.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -16,6 +16,8 @@ use crate::cluster::wait;
 
 /// Lines of a log that an error shows.
 const TAIL_LINES: usize = 25;
+/// More than so many lines need.
+const TAIL_BYTES: u64 = 64 * 1024;
 const REAP_LIMIT: Duration = Duration::from_secs(20);
 
 /// A running or finished child; killed and reaped on drop.
@@ -139,11 +141,20 @@ pub fn describe(status: ExitStatus) -> String {
 
 /// The last lines of a log, with its path.
 pub fn tail(log: &Path) -> String {
-    let text = fs::read(log).unwrap_or_default();
+    let text = end_of(log).unwrap_or_else(|error| error.to_string().into_bytes());
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
     let last = &lines[lines.len().saturating_sub(TAIL_LINES)..];
     format!("last lines of {}:\n{}", log.display(), last.join("\n"))
+}
+
+fn end_of(log: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::open(log)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// Runs a short command to its end; the error carries what it printed.

@@ -18,16 +18,16 @@ const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(20);
 
 pub(super) struct Listener {
     address: SocketAddr,
-    listener: Option<TcpListener>,
+    socket: Option<TcpListener>,
     open: watch::Receiver<bool>,
 }
 
 impl Listener {
     pub(super) async fn bind(address: SocketAddr, open: watch::Receiver<bool>) -> io::Result<Self> {
-        let listener = Some(TcpListener::bind(address).await?);
+        let socket = Some(TcpListener::bind(address).await?);
         Ok(Self {
             address,
-            listener,
+            socket,
             open,
         })
     }
@@ -35,18 +35,18 @@ impl Listener {
     async fn try_accept(&mut self) -> io::Result<(Connection, SocketAddr)> {
         loop {
             if !*self.open.borrow_and_update() {
-                self.listener = None;
+                self.socket = None;
                 // The sender lives as long as the service.
                 let _ = self.open.changed().await;
                 continue;
             }
-            let listener = match self.listener.take() {
-                Some(listener) => listener,
+            let socket = match self.socket.take() {
+                Some(socket) => socket,
                 None => TcpListener::bind(self.address).await?,
             };
-            let listener = self.listener.insert(listener);
+            let socket = self.socket.insert(socket);
             tokio::select! {
-                accepted = listener.accept() => {
+                accepted = socket.accept() => {
                     let (stream, from) = accepted?;
                     return Ok((Connection { stream, peer: Peer::default() }, from));
                 }

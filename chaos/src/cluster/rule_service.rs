@@ -33,6 +33,8 @@ pub struct RuleServiceOptions {
     pub seed: u64,
     /// Port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Whether the ledger is kept; a service that runs for days does without.
+    pub keep_calls: bool,
 }
 
 impl Default for RuleServiceOptions {
@@ -40,6 +42,7 @@ impl Default for RuleServiceOptions {
         Self {
             seed: 1,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            keep_calls: true,
         }
     }
 }
@@ -78,6 +81,7 @@ pub struct RuleService {
 #[derive(Debug)]
 struct Shared {
     seed: u64,
+    keep_calls: bool,
     plan: Mutex<Plan>,
     calls: Mutex<Vec<Call>>,
     /// Whether somebody listens.
@@ -93,6 +97,7 @@ impl RuleService {
         }
         let shared = Arc::new(Shared {
             seed: options.seed,
+            keep_calls: options.keep_calls,
             plan: Mutex::new(Plan::new(Fault::Healthy, 1.0)),
             calls: Mutex::new(Vec::new()),
             open: watch::Sender::new(true),
@@ -226,11 +231,13 @@ async fn answer(
         (Fault::Healthy | Fault::Delay(_), _, Some(_)) => Answer::Rule,
         (fault, ..) => Answer::Faulty(fault),
     };
-    lock(&shared.calls).push(Call {
-        key: key.clone(),
-        at: Instant::now(),
-        answer,
-    });
+    if shared.keep_calls {
+        lock(&shared.calls).push(Call {
+            key: key.clone(),
+            at: Instant::now(),
+            answer,
+        });
+    }
     let Some(key) = key else {
         return (StatusCode::BAD_REQUEST, "not a request for a payout rule").into_response();
     };
@@ -318,14 +325,12 @@ fn streamed(
 fn torn(text: &str) -> Response {
     let half = Bytes::copy_from_slice(&text.as_bytes()[..text.len() / 2]);
     let pieces = futures_util::stream::unfold(Some(half), |half| async move {
-        match half {
-            Some(half) => Some((Ok(half), None)),
-            None => {
-                // The half has to be on its way before the connection goes.
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                Some((Err(io::Error::from(io::ErrorKind::ConnectionReset)), None))
-            }
+        if let Some(half) = half {
+            return Some((Ok(half), None));
         }
+        // The half has to be on its way before the connection goes.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Some((Err(io::Error::from(io::ErrorKind::ConnectionReset)), None))
     });
     streamed(text.len(), pieces)
 }

@@ -25,8 +25,11 @@ impl Scratch {
             .prefix(PREFIX)
             .tempdir_in(&parent)
             .with_context(|| format!("create a directory in {}", parent.display()))?;
-        let lock = File::create(directory.path().join(LOCK)).context("create the lock file")?;
+        // Locked before it has its name: one who sweeps takes an unlocked lock file for that of a dead owner.
+        let unnamed = directory.path().join("owner.new");
+        let lock = File::create(&unnamed).context("create the lock file")?;
         lock.lock().context("lock the directory")?;
+        fs::rename(&unnamed, lock_file(directory.path())).context("name the lock file")?;
         // PostgreSQL runs as another user when we are root.
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
         Ok(Self {
@@ -71,4 +74,28 @@ fn is_abandoned(path: &Path) -> bool {
 
 fn lock_file(path: &Path) -> PathBuf {
     path.join(LOCK)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn nobody_sweeps_what_another_has_just_made() {
+        let makers: Vec<_> = (0..8)
+            .map(|_| {
+                thread::spawn(|| {
+                    for _ in 0..50 {
+                        let scratch = Scratch::new().unwrap();
+                        assert!(lock_file(scratch.path()).exists());
+                    }
+                })
+            })
+            .collect();
+        for maker in makers {
+            maker.join().unwrap();
+        }
+    }
 }

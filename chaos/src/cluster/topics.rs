@@ -8,7 +8,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, Top
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::FromClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::runtime::Runtime;
 
@@ -174,9 +174,16 @@ impl Topics {
             .create()?;
         let mut list = TopicPartitionList::new();
         list.add_partition_range(name, 0, count - 1);
-        let committed = consumer
-            .committed_offsets(list, LIMIT)
-            .with_context(|| format!("read the offsets of the group {group}"))?;
+        // The first request for a group makes Kafka create the topic of its coordinator.
+        let committed = wait::until(
+            &format!("a coordinator for {group}"),
+            LIMIT,
+            || match consumer.committed_offsets(list.clone(), LIMIT) {
+                Ok(committed) => Ok(Some(committed)),
+                Err(error) if is_moving(&error) => Ok(None),
+                Err(error) => Err(error).with_context(|| format!("read the offsets of {group}")),
+            },
+        )?;
         committed
             .elements()
             .iter()
@@ -221,6 +228,18 @@ impl Topics {
             })
         })
     }
+}
+
+/// Whether the group's coordinator is being found or loaded.
+fn is_moving(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::NotCoordinator
+                | RDKafkaErrorCode::CoordinatorNotAvailable
+                | RDKafkaErrorCode::CoordinatorLoadInProgress
+        )
+    )
 }
 
 fn config(bootstrap: &str) -> ClientConfig {

@@ -26,10 +26,6 @@ const DATA_FIELDS: [&str; 11] = [
 
 /// A message that is a payment.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "they are fields of the message"
-)]
 pub struct Payment {
     pub id: String,
     pub channel: &'static str,
@@ -84,7 +80,7 @@ impl Payment {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Message {
     Payment(Payment),
-    /// FINISH or NO_DATA.
+    /// `FINISH` or `NO_DATA`.
     Excluded(&'static str),
     /// The reason of the dead letter.
     Dead(&'static str),
@@ -93,7 +89,8 @@ pub enum Message {
 pub fn read(record: &Record) -> Message {
     match check(record) {
         Ok(payment) => Message::Payment(payment),
-        Err(other) => other,
+        Err(Other::Excluded(reason)) => Message::Excluded(reason),
+        Err(Other::Dead(reason)) => Message::Dead(reason),
     }
 }
 
@@ -102,13 +99,19 @@ pub fn id_of<'a>(record: &Record<'a>) -> Option<&'a str> {
     record.key.and_then(|key| std::str::from_utf8(key).ok())
 }
 
-fn dead<T>(reason: &'static str) -> Result<T, Message> {
-    Err(Message::Dead(reason))
+/// What a message is instead of a payment.
+enum Other {
+    Excluded(&'static str),
+    Dead(&'static str),
 }
 
-fn check(record: &Record) -> Result<Payment, Message> {
+fn dead<T>(reason: &'static str) -> Result<T, Other> {
+    Err(Other::Dead(reason))
+}
+
+fn check(record: &Record) -> Result<Payment, Other> {
     let Some(value) = record.value else {
-        return Err(Message::Excluded("NO_DATA"));
+        return Err(Other::Excluded("NO_DATA"));
     };
     let Ok(text) = std::str::from_utf8(value) else {
         return dead("NOT_UTF8");
@@ -121,10 +124,10 @@ fn check(record: &Record) -> Result<Payment, Message> {
     }
     let channel = one_of(&message, "channel", &CHANNELS)?;
     if one_of(&message, "action", &ACTIONS)? == "FINISH" {
-        return Err(Message::Excluded("FINISH"));
+        return Err(Other::Excluded("FINISH"));
     }
     let data = match message.get("data") {
-        None | Some(Json::Null) => return Err(Message::Excluded("NO_DATA")),
+        None | Some(Json::Null) => return Err(Other::Excluded("NO_DATA")),
         Some(data @ Json::Object(_)) => data,
         Some(_) => return dead("INVALID_VALUE"),
     };
@@ -179,7 +182,7 @@ fn has_field_twice(message: &Json) -> bool {
             .is_some_and(|data| twice(data, &DATA_FIELDS))
 }
 
-fn check_key(key: Option<&[u8]>) -> Result<String, Message> {
+fn check_key(key: Option<&[u8]>) -> Result<String, Other> {
     let key = match key {
         None | Some([]) => return dead("MISSING_KEY"),
         Some(key) => key,
@@ -190,20 +193,20 @@ fn check_key(key: Option<&[u8]>) -> Result<String, Message> {
     }
 }
 
-fn required<'a, 'b>(object: &'b Json<'a>, name: &str) -> Result<&'b Json<'a>, Message> {
+fn required<'a, 'b>(object: &'b Json<'a>, name: &str) -> Result<&'b Json<'a>, Other> {
     match object.get(name) {
         None | Some(Json::Null) => dead("MISSING_FIELD"),
         Some(value) => Ok(value),
     }
 }
 
-fn required_text<'b>(object: &'b Json<'_>, name: &str) -> Result<&'b str, Message> {
+fn required_text<'b>(object: &'b Json<'_>, name: &str) -> Result<&'b str, Other> {
     required(object, name)?
         .text()
         .map_or_else(|| dead("INVALID_VALUE"), Ok)
 }
 
-fn one_of(object: &Json, name: &str, known: &[&'static str]) -> Result<&'static str, Message> {
+fn one_of(object: &Json, name: &str, known: &[&'static str]) -> Result<&'static str, Other> {
     let text = required_text(object, name)?;
     known
         .iter()
@@ -211,13 +214,13 @@ fn one_of(object: &Json, name: &str, known: &[&'static str]) -> Result<&'static 
         .map_or_else(|| dead("INVALID_VALUE"), |value| Ok(*value))
 }
 
-fn amount(data: &Json) -> Result<i64, Message> {
+fn amount(data: &Json) -> Result<i64, Other> {
     required(data, "amount")?
         .integer()
         .map_or_else(|| dead("INVALID_VALUE"), Ok)
 }
 
-fn optional_date(data: &Json, name: &str) -> Result<(), Message> {
+fn optional_date(data: &Json, name: &str) -> Result<(), Other> {
     match data.get(name) {
         None | Some(Json::Null) => Ok(()),
         Some(Json::String(text)) if calendar::day(text).is_some() => Ok(()),
@@ -225,7 +228,7 @@ fn optional_date(data: &Json, name: &str) -> Result<(), Message> {
     }
 }
 
-fn flag(data: &Json, name: &str) -> Result<bool, Message> {
+fn flag(data: &Json, name: &str) -> Result<bool, Other> {
     match data.get(name) {
         None | Some(Json::Null) => Ok(false),
         Some(Json::Bool(value)) => Ok(*value),
@@ -311,84 +314,62 @@ mod tests {
         }
     }
 
+    fn judged(key: Option<&[u8]>, value: &str) -> Message {
+        message(key, Some(value.as_bytes()))
+    }
+
+    #[test]
+    fn the_key_is_looked_at_once_there_is_data() {
+        let all = format!(r#"{{"channel":"ONLINE","action":"PAYMENT","data":{{{DATA}}}}}"#);
+        let long = [b'x'; 256];
+        for (key, reason) in [
+            (None, "MISSING_KEY"),
+            (Some(&b""[..]), "MISSING_KEY"),
+            (Some(&b"\xff"[..]), "INVALID_VALUE"),
+            (Some(&b"a\xc2\x80"[..]), "INVALID_VALUE"),
+            (Some(&long[..]), "INVALID_VALUE"),
+        ] {
+            assert_eq!(judged(key, &all), Message::Dead(reason), "{key:?}");
+        }
+        let no_fields = r#"{"channel":"ONLINE","action":"PAYMENT","data":{}}"#;
+        assert_eq!(judged(None, no_fields), Message::Dead("MISSING_KEY"));
+        assert_eq!(
+            judged(Some(b"k"), no_fields),
+            Message::Dead("MISSING_FIELD")
+        );
+    }
+
     #[test]
     fn the_first_check_that_applies_decides() {
-        let all = format!(r#"{{"channel":"ONLINE","action":"PAYMENT","data":{{{DATA}}}}}"#);
-        for (key, value, expected) in [
-            (None, None, Message::Excluded("NO_DATA")),
-            (None, Some(all.as_str()), Message::Dead("MISSING_KEY")),
+        assert_eq!(message(None, None), Message::Excluded("NO_DATA"));
+        let not_utf8 = message(None, Some(b"{\"a\":\"\xff\"}"));
+        assert_eq!(not_utf8, Message::Dead("NOT_UTF8"));
+        for (value, expected) in [
+            ("[]", Message::Dead("INVALID_VALUE")),
+            ("nope", Message::Dead("NOT_JSON")),
+            (r#"{"action":"FINISH"}"#, Message::Dead("MISSING_FIELD")),
             (
-                Some(&b""[..]),
-                Some(all.as_str()),
-                Message::Dead("MISSING_KEY"),
-            ),
-            (
-                Some(&b"\xff"[..]),
-                Some(all.as_str()),
+                r#"{"channel":"X","action":"FINISH"}"#,
                 Message::Dead("INVALID_VALUE"),
             ),
             (
-                Some(&b"a\xc2\x80"[..]),
-                Some(all.as_str()),
-                Message::Dead("INVALID_VALUE"),
-            ),
-            (
-                Some(&[b'x'; 256][..]),
-                Some(all.as_str()),
-                Message::Dead("INVALID_VALUE"),
-            ),
-            (None, Some("[]"), Message::Dead("INVALID_VALUE")),
-            (None, Some("nope"), Message::Dead("NOT_JSON")),
-            (
-                None,
-                Some(r#"{"action":"FINISH"}"#),
-                Message::Dead("MISSING_FIELD"),
-            ),
-            (
-                None,
-                Some(r#"{"channel":"X","action":"FINISH"}"#),
-                Message::Dead("INVALID_VALUE"),
-            ),
-            (
-                None,
-                Some(r#"{"channel":"ONLINE","action":"FINISH","data":7}"#),
+                r#"{"channel":"ONLINE","action":"FINISH","data":7}"#,
                 Message::Excluded("FINISH"),
             ),
             (
-                None,
-                Some(r#"{"channel":"ONLINE","action":"PAYMENT","data":null}"#),
+                r#"{"channel":"ONLINE","action":"PAYMENT","data":null}"#,
                 Message::Excluded("NO_DATA"),
             ),
             (
-                None,
-                Some(r#"{"channel":"ONLINE","action":"PAYMENT"}"#),
+                r#"{"channel":"ONLINE","action":"PAYMENT"}"#,
                 Message::Excluded("NO_DATA"),
             ),
             (
-                None,
-                Some(r#"{"channel":"ONLINE","action":"PAYMENT","data":{}}"#),
-                Message::Dead("MISSING_KEY"),
-            ),
-            (
-                Some(&b"k"[..]),
-                Some(r#"{"channel":"ONLINE","action":"PAYMENT","data":{}}"#),
-                Message::Dead("MISSING_FIELD"),
-            ),
-            (
-                Some(&b"k"[..]),
-                Some(r#"{"channel":null,"action":5}"#),
+                r#"{"channel":null,"action":5}"#,
                 Message::Dead("MISSING_FIELD"),
             ),
         ] {
-            assert_eq!(
-                message(key, value.map(str::as_bytes)),
-                expected,
-                "{key:?} {value:?}"
-            );
+            assert_eq!(judged(None, value), expected, "{value}");
         }
-        assert_eq!(
-            message(None, Some(b"{\"a\":\"\xff\"}")),
-            Message::Dead("NOT_UTF8")
-        );
     }
 }

@@ -37,7 +37,11 @@ pub struct Ledger<'a> {
 }
 
 impl<'a> Ledger<'a> {
-    pub fn new(contract: &'a Contract, shape: Shape, service: &'a dyn Fn(&str) -> Option<Rule>) -> Self {
+    pub fn new(
+        contract: &'a Contract,
+        shape: Shape,
+        service: &'a dyn Fn(&str) -> Option<Rule>,
+    ) -> Self {
         Self {
             contract,
             shape,
@@ -68,15 +72,23 @@ impl<'a> Ledger<'a> {
     pub fn tally(&self) -> BTreeMap<(Kind, String), u64> {
         let mut tally = BTreeMap::new();
         for outcome in self.outcomes.values() {
-            *tally.entry((outcome.kind, outcome.reason.clone().into_string())).or_default() += 1;
+            *tally
+                .entry((outcome.kind, outcome.reason.clone().into_string()))
+                .or_default() += 1;
         }
         tally
     }
 
     /// The keys with the largest counts, with their statistics.
     pub fn largest(&self, count: usize) -> Vec<(String, Totals)> {
-        let mut all: Vec<_> = self.keys.iter().filter_map(|key| Some((key.name.clone(), key.latest?))).collect();
-        all.sort_by(|(a_name, a), (b_name, b)| b.count.cmp(&a.count).then_with(|| a_name.cmp(b_name)));
+        let mut all: Vec<_> = self
+            .keys
+            .iter()
+            .filter_map(|key| Some((key.name.clone(), key.latest?)))
+            .collect();
+        all.sort_by(|(a_name, a), (b_name, b)| {
+            b.count.cmp(&a.count).then_with(|| a_name.cmp(b_name))
+        });
         all.truncate(count);
         all
     }
@@ -151,6 +163,7 @@ pub struct Run {
 
 /// All that is known of one rule key.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a mark of its own")]
 pub struct Key {
     pub name: String,
     pub service: Option<Rule>,

@@ -21,7 +21,13 @@ pub(super) fn hash_of(value: impl Hash) -> u64 {
 pub(super) fn core_of(s: &Settlement) -> u64 {
     hash_of((
         (&s.payment_id, &s.channel, &s.payment_type, s.amount),
-        (&s.merchant, &s.payment_date, &s.action_type, &s.method_type, s.source),
+        (
+            &s.merchant,
+            &s.payment_date,
+            &s.action_type,
+            &s.method_type,
+            s.source,
+        ),
     ))
 }
 
@@ -30,7 +36,9 @@ pub(super) fn exclusion_core(e: &Exclusion) -> u64 {
 }
 
 fn text(bytes: Option<&[u8]>) -> String {
-    bytes.map_or("null".to_owned(), |bytes| String::from_utf8_lossy(bytes).into_owned())
+    bytes.map_or("null".to_owned(), |bytes| {
+        String::from_utf8_lossy(bytes).into_owned()
+    })
 }
 
 impl Ledger<'_> {
@@ -40,9 +48,10 @@ impl Ledger<'_> {
 
     fn check_place(&mut self, topic: &str, record: &Record, expected: i32) {
         let place = record.place();
-        self.findings.check(Promise::Placement, record.partition == expected, || {
-            format!("{topic}/{place} belongs to partition {expected}")
-        });
+        self.findings
+            .check(Promise::Placement, record.partition == expected, || {
+                format!("{topic}/{place} belongs to partition {expected}")
+            });
     }
 
     fn check_keyed_place(&mut self, topic: &str, record: &Record, rule_key: &str) {
@@ -52,15 +61,23 @@ impl Ledger<'_> {
 
     fn check_bytes(&mut self, topic: &str, record: &Record, actual: Option<&[u8]>, expected: &str) {
         let place = record.place();
-        self.findings.check(Promise::Format, actual == Some(expected.as_bytes()), || {
-            format!("{topic}/{place} holds {} instead of {expected}", text(actual))
-        });
+        self.findings
+            .check(Promise::Format, actual == Some(expected.as_bytes()), || {
+                format!(
+                    "{topic}/{place} holds {} instead of {expected}",
+                    text(actual)
+                )
+            });
     }
 
     fn unreadable(&mut self, topic: &str, record: &Record) {
         let place = record.place();
         self.findings.check(Promise::Format, false, || {
-            format!("{topic}/{place} is no such record: {} -> {}", text(record.key), text(record.value))
+            format!(
+                "{topic}/{place} is no such record: {} -> {}",
+                text(record.key),
+                text(record.value)
+            )
         });
     }
 
@@ -82,11 +99,17 @@ impl Ledger<'_> {
         self.check_keyed_place("payout-rules", record, name);
         let place = record.place();
         let key = &mut self.keys[number];
-        let is_of_service = key.service.as_ref().is_some_and(|known| known.id == rule.id);
+        let is_of_service = key
+            .service
+            .as_ref()
+            .is_some_and(|known| known.id == rule.id);
         if is_of_service || !self.contract.has_foreign_rules {
             let answers = key.service.as_ref() == Some(&rule);
             self.findings.check(Promise::Rules, answers, || {
-                format!("payout-rules/{place} for {name} is {rule:?}, the rule service says {:?}", key.service)
+                format!(
+                    "payout-rules/{place} for {name} is {rule:?}, the rule service says {:?}",
+                    key.service
+                )
             });
         }
         if is_of_service {
@@ -115,7 +138,9 @@ impl Ledger<'_> {
         let sum = key.sum() + i128::from(settlement.amount);
         key.settled.push((settlement.source, sum));
         if i64::try_from(sum).is_err() {
-            self.findings.breach(Promise::Totals, || format!("the total of {name} leaves 64 bits: {sum}"));
+            self.findings.breach(Promise::Totals, || {
+                format!("the total of {name} leaves 64 bits: {sum}")
+            });
         }
         let outcome = Outcome {
             kind: Kind::Settlement,
@@ -136,22 +161,34 @@ impl Ledger<'_> {
     fn check_dates(&mut self, record: &Record, settlement: &Settlement, number: usize) {
         let key = &self.keys[number];
         let place = record.place();
-        let dates = (settlement.payout_date.as_str(), settlement.confirm_date.as_str());
+        let dates = (
+            settlement.payout_date.as_str(),
+            settlement.confirm_date.as_str(),
+        );
         let wrong = match (settlement.basis.as_str(), &settlement.rule_id) {
             ("RULE", Some(id)) => match key.published.iter().find(|rule| rule.id == *id) {
-                None => Some(format!("names the rule {id}, which is not in payout-rules for {}", key.name)),
+                None => Some(format!(
+                    "names the rule {id}, which is not in payout-rules for {}",
+                    key.name
+                )),
                 Some(rule) if (rule.payout_date.as_str(), rule.confirm_date.as_str()) != dates => {
                     Some(format!("has the dates {dates:?}, its rule is {rule:?}"))
                 }
                 Some(_) => None,
             },
             ("DEFAULT", None) => {
-                let day = calendar::day(settlement.day()).map(|day| day + self.contract.default_payout_days);
+                let day = calendar::day(settlement.day())
+                    .map(|day| day + self.contract.default_payout_days);
                 let expected = day.map(calendar::iso).unwrap_or_default();
                 if key.service.is_some() {
-                    Some(format!("has default dates, {} has the rule {:?}", key.name, key.service))
+                    Some(format!(
+                        "has default dates, {} has the rule {:?}",
+                        key.name, key.service
+                    ))
                 } else if dates != (expected.as_str(), expected.as_str()) {
-                    Some(format!("has the default dates {dates:?} instead of {expected}"))
+                    Some(format!(
+                        "has the default dates {dates:?} instead of {expected}"
+                    ))
                 } else {
                     None
                 }
@@ -168,7 +205,12 @@ impl Ledger<'_> {
         let Some(exclusion) = record.value.and_then(Exclusion::read) else {
             return self.unreadable("settlement-exclusions", record);
         };
-        self.check_bytes("settlement-exclusions", record, record.value, &exclusion.render());
+        self.check_bytes(
+            "settlement-exclusions",
+            record,
+            record.value,
+            &exclusion.render(),
+        );
         if let Some(id) = &exclusion.payment_id {
             self.check_bytes("settlement-exclusions", record, record.key, id);
         }
@@ -190,9 +232,15 @@ impl Ledger<'_> {
 
     /// A record of the dead letter topic.
     pub fn dead_letter(&mut self, record: &Record) {
-        let header = |name: &str| record.header(name).and_then(|value| std::str::from_utf8(value).ok());
+        let header = |name: &str| {
+            record
+                .header(name)
+                .and_then(|value| std::str::from_utf8(value).ok())
+        };
         let source = header("settle-source").and_then(|source| self.source_of(source));
-        let (Some(reason), Some(detail), Some(source)) = (header("settle-reason"), header("settle-detail"), source) else {
+        let (Some(reason), Some(detail), Some(source)) =
+            (header("settle-reason"), header("settle-detail"), source)
+        else {
             return self.unreadable("payments-dead-letter", record);
         };
         let place = record.place();
@@ -200,7 +248,11 @@ impl Ledger<'_> {
         self.findings.check(Promise::Format, one_line, || {
             format!("payments-dead-letter/{place} has a detail that is not one line: {detail:?}")
         });
-        self.check_place("payments-dead-letter", record, source.partition % self.shape.dead_letters);
+        self.check_place(
+            "payments-dead-letter",
+            record,
+            source.partition % self.shape.dead_letters,
+        );
         let value = record.value.unwrap_or_default();
         let cut = header("settle-truncated").and_then(|length| length.parse().ok());
         let outcome = Outcome {
@@ -218,14 +270,22 @@ impl Ledger<'_> {
     }
 
     fn source_of(&self, header: &str) -> Option<Place> {
-        let (partition, offset) = header.strip_prefix(&self.contract.source_topic)?.strip_prefix('/')?.split_once('/')?;
-        Some(Place { partition: partition.parse().ok()?, offset: offset.parse().ok()? })
+        let (partition, offset) = header
+            .strip_prefix(&self.contract.source_topic)?
+            .strip_prefix('/')?
+            .split_once('/')?;
+        Some(Place {
+            partition: partition.parse().ok()?,
+            offset: offset.parse().ok()?,
+        })
     }
 
     /// Takes note of an outcome; false when the source record already has one.
     fn outcome(&mut self, source: Place, outcome: Outcome) -> bool {
         if let Some(before) = self.outcomes.get(&source) {
-            self.findings.breach(Promise::Outcomes, || format!("{source} has two outcomes: {before} and {outcome}"));
+            self.findings.breach(Promise::Outcomes, || {
+                format!("{source} has two outcomes: {before} and {outcome}")
+            });
             return false;
         }
         self.outcomes.insert(source, outcome);
@@ -234,7 +294,9 @@ impl Ledger<'_> {
 
     /// A record of the statistics topic; the settlements are known already.
     pub fn statistics(&mut self, record: &Record) {
-        let json = |bytes: Option<&'_ [u8]>| bytes.and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
+        let json = |bytes: Option<&'_ [u8]>| {
+            bytes.and_then(|bytes| String::from_utf8(bytes.to_vec()).ok())
+        };
         let (Some(key_text), Some(value_text)) = (json(record.key), json(record.value)) else {
             return self.unreadable("settlement-statistics", record);
         };
@@ -243,8 +305,18 @@ impl Ledger<'_> {
         let (Some(name), Some(totals)) = (name, totals) else {
             return self.unreadable("settlement-statistics", record);
         };
-        self.check_bytes("settlement-statistics", record, record.key, &outgoing::statistics_key(&name).unwrap_or_default());
-        self.check_bytes("settlement-statistics", record, record.value, &totals.render());
+        self.check_bytes(
+            "settlement-statistics",
+            record,
+            record.key,
+            &outgoing::statistics_key(&name).unwrap_or_default(),
+        );
+        self.check_bytes(
+            "settlement-statistics",
+            record,
+            record.value,
+            &totals.render(),
+        );
         self.check_keyed_place("settlement-statistics", record, &name);
         let number = self.key(&name);
         let place = record.place();
@@ -257,13 +329,26 @@ impl Ledger<'_> {
         let key = &mut self.keys[number];
         let rises = key.latest.is_none_or(|before| before.count < totals.count);
         self.findings.check(Promise::Versions, is_new && rises, || {
-            let wrong = if rises { "comes twice in one transaction" } else { "does not rise" };
-            format!("settlement-statistics/{place}: the count {} of {name} {wrong}", totals.count)
+            let wrong = if rises {
+                "comes twice in one transaction"
+            } else {
+                "does not rise"
+            };
+            format!(
+                "settlement-statistics/{place}: the count {} of {name} {wrong}",
+                totals.count
+            )
         });
-        let summed = usize::try_from(totals.count - 1).ok().and_then(|index| key.settled.get(index));
-        if key.odd_version.is_none() && summed.is_none_or(|(_, sum)| *sum != i128::from(totals.amount)) {
+        let summed = usize::try_from(totals.count - 1)
+            .ok()
+            .and_then(|index| key.settled.get(index));
+        if key.odd_version.is_none()
+            && summed.is_none_or(|(_, sum)| *sum != i128::from(totals.amount))
+        {
             let sum = summed.map(|(_, sum)| sum);
-            let found = format!("settlement-statistics/{place}: {name} is {totals}, the settlements give {sum:?}");
+            let found = format!(
+                "settlement-statistics/{place}: {name} is {totals}, the settlements give {sum:?}"
+            );
             key.odd_version = Some((totals, found));
         }
         key.latest = Some(totals);

@@ -37,9 +37,13 @@ impl Promise {
             Self::Outcomes => "every source record has exactly one outcome, the right one",
             Self::Content => "each outcome says what its source record said",
             Self::AtRest => "nothing is on its way, all offsets stand at the end",
-            Self::Rules => "payout dates are those of a published rule, or the default where there is none",
+            Self::Rules => {
+                "payout dates are those of a published rule, or the default where there is none"
+            }
             Self::Totals => "latest statistics of each key equal the sums of the raw input",
-            Self::Versions => "statistics rise record by record with the settlements, once per transaction",
+            Self::Versions => {
+                "statistics rise record by record with the settlements, once per transaction"
+            }
             Self::Placement => "each record is in the partition of its key",
             Self::Format => "keys and values are byte for byte as agreed",
             Self::Tables => "PostgreSQL holds what the topics hold, row by row",
@@ -70,7 +74,12 @@ pub struct Findings(Vec<Finding>);
 
 impl Default for Findings {
     fn default() -> Self {
-        let nothing = |promise| Finding { promise, checked: 0, breaches: 0, examples: Vec::new() };
+        let nothing = |promise| Finding {
+            promise,
+            checked: 0,
+            breaches: 0,
+            examples: Vec::new(),
+        };
         Self(Promise::ALL.map(nothing).to_vec())
     }
 }
@@ -86,7 +95,11 @@ impl Findings {
 
     /// The promises that are broken.
     pub fn broken(&self) -> Vec<Promise> {
-        self.0.iter().filter(|finding| finding.breaches > 0).map(|finding| finding.promise).collect()
+        self.0
+            .iter()
+            .filter(|finding| finding.breaches > 0)
+            .map(|finding| finding.promise)
+            .collect()
     }
 
     pub fn hold(&self) -> bool {

@@ -59,7 +59,10 @@ impl Ledger<'_> {
                 .iter()
                 .map(|first| {
                     let reason = first.reason(value);
-                    let place = Place { partition: record.partition, offset: first.offset };
+                    let place = Place {
+                        partition: record.partition,
+                        offset: first.offset,
+                    };
                     excluded(&exclusion_of(record, payment, reason, Some(place)), reason)
                 })
                 .collect();
@@ -68,7 +71,13 @@ impl Ledger<'_> {
         memory_of(self, record, payment, value);
         match payment.exclusion(self.contract) {
             Some(reason) => {
-                self.expect(record, &[excluded(&exclusion_of(record, payment, reason, None), reason)]);
+                self.expect(
+                    record,
+                    &[excluded(
+                        &exclusion_of(record, payment, reason, None),
+                        reason,
+                    )],
+                );
             }
             None => self.settled(record, payment),
         }
@@ -79,10 +88,17 @@ impl Ledger<'_> {
         let number = self.key(&payment.rule_key());
         let settlement = Settlement::of(payment, place, None, "");
         let expected = [
-            Expected { kind: Kind::Settlement, reason: "", content: core_of(&settlement) },
+            Expected {
+                kind: Kind::Settlement,
+                reason: "",
+                content: core_of(&settlement),
+            },
             dead_letter(record, "AMOUNT_OVERFLOW"),
         ];
-        let actual = self.outcomes.get(&place).map(|outcome| (outcome.kind, outcome.content, outcome.reason.clone()));
+        let actual = self
+            .outcomes
+            .get(&place)
+            .map(|outcome| (outcome.kind, outcome.content, outcome.reason.clone()));
         let key = &mut self.keys[number];
         key.expected_bases += 1;
         match actual {
@@ -92,7 +108,9 @@ impl Ledger<'_> {
             actual => {
                 key.expected_count += 1;
                 key.expected_amount += i128::from(payment.amount);
-                if actual.is_none_or(|(kind, content, _)| kind != Kind::Settlement || content != expected[0].content) {
+                if actual.is_none_or(|(kind, content, _)| {
+                    kind != Kind::Settlement || content != expected[0].content
+                }) {
                     key.is_tainted = true;
                 }
             }
@@ -103,24 +121,37 @@ impl Ledger<'_> {
     fn expect(&mut self, record: &Record, allowed: &[Expected]) {
         let source = record.place();
         let names = || {
-            let names: Vec<_> = allowed.iter().map(|e| format!("{} {}", e.kind, e.reason)).collect();
+            let names: Vec<_> = allowed
+                .iter()
+                .map(|e| format!("{} {}", e.kind, e.reason))
+                .collect();
             names.join(" or ")
         };
         let Some(outcome) = self.outcomes.get_mut(&source) else {
-            return self.findings.check(Promise::Outcomes, false, || format!("{source} has no outcome, due is: {}", names()));
+            return self.findings.check(Promise::Outcomes, false, || {
+                format!("{source} has no outcome, due is: {}", names())
+            });
         };
         outcome.is_matched = true;
         let fitting = |expected: &&Expected| {
-            expected.kind == outcome.kind && (expected.kind == Kind::Settlement || *expected.reason == *outcome.reason)
+            expected.kind == outcome.kind
+                && (expected.kind == Kind::Settlement || *expected.reason == *outcome.reason)
         };
         let fits: Vec<&Expected> = allowed.iter().filter(fitting).collect();
-        self.findings.check(Promise::Outcomes, !fits.is_empty(), || {
-            format!("{source} has the outcome {outcome}, due is: {}", names())
-        });
+        self.findings
+            .check(Promise::Outcomes, !fits.is_empty(), || {
+                format!("{source} has the outcome {outcome}, due is: {}", names())
+            });
         if !fits.is_empty() {
-            let same = fits.iter().any(|expected| expected.content == outcome.content) && same_value(outcome, record);
+            let same = fits
+                .iter()
+                .any(|expected| expected.content == outcome.content)
+                && same_value(outcome, record);
             self.findings.check(Promise::Content, same, || {
-                let value = String::from_utf8_lossy(record.value.unwrap_or_default()).chars().take(300).collect::<String>();
+                let value = String::from_utf8_lossy(record.value.unwrap_or_default())
+                    .chars()
+                    .take(300)
+                    .collect::<String>();
                 format!("{source} and its {outcome} disagree; the source record is {value}")
             });
         }
@@ -130,7 +161,10 @@ impl Ledger<'_> {
         let Some(unlogged) = &mut self.unlogged else {
             return;
         };
-        let json = record.value.and_then(|value| std::str::from_utf8(value).ok()).and_then(Json::read);
+        let json = record
+            .value
+            .and_then(|value| std::str::from_utf8(value).ok())
+            .and_then(Json::read);
         unlogged.insert(
             record.place(),
             Logged {
@@ -145,11 +179,24 @@ impl Ledger<'_> {
 }
 
 fn memory_of(ledger: &mut Ledger, record: &Record, payment: &Payment, value: u64) {
-    let first = First { offset: record.offset, timestamp: record.timestamp, value };
-    ledger.memory.entry(record.partition).or_default().remember(&payment.id, first);
+    let first = First {
+        offset: record.offset,
+        timestamp: record.timestamp,
+        value,
+    };
+    ledger
+        .memory
+        .entry(record.partition)
+        .or_default()
+        .remember(&payment.id, first);
 }
 
-fn exclusion_of(record: &Record, payment: &Payment, reason: &str, first: Option<Place>) -> Exclusion {
+fn exclusion_of(
+    record: &Record,
+    payment: &Payment,
+    reason: &str,
+    first: Option<Place>,
+) -> Exclusion {
     Exclusion {
         payment_id: Some(payment.id.clone()),
         reason: reason.to_owned(),
@@ -161,11 +208,19 @@ fn exclusion_of(record: &Record, payment: &Payment, reason: &str, first: Option<
 }
 
 fn excluded(exclusion: &Exclusion, reason: &'static str) -> Expected {
-    Expected { kind: Kind::Exclusion, reason, content: exclusion_core(exclusion) }
+    Expected {
+        kind: Kind::Exclusion,
+        reason,
+        content: exclusion_core(exclusion),
+    }
 }
 
 fn dead_letter(record: &Record, reason: &'static str) -> Expected {
-    Expected { kind: Kind::DeadLetter, reason, content: hash_of((record.key, record.value.is_some())) }
+    Expected {
+        kind: Kind::DeadLetter,
+        reason,
+        content: hash_of((record.key, record.value.is_some())),
+    }
 }
 
 /// The original bytes, or their beginning with the original length.

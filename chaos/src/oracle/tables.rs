@@ -39,13 +39,21 @@ pub struct DeadLetterRow {
 fn settlement_print(s: &Settlement, micros: i64) -> u64 {
     hash_of((
         (&s.channel, &s.payment_type, s.amount, &s.merchant, micros),
-        (&s.action_type, &s.method_type, &s.payout_date, &s.confirm_date),
+        (
+            &s.action_type,
+            &s.method_type,
+            &s.payout_date,
+            &s.confirm_date,
+        ),
         (&s.basis, &s.rule_id, s.source),
     ))
 }
 
 pub(super) fn settlement_row(settlement: &Settlement) -> u64 {
-    settlement_print(settlement, calendar::local_time(&settlement.payment_date).unwrap_or(i64::MIN))
+    settlement_print(
+        settlement,
+        calendar::local_time(&settlement.payment_date).unwrap_or(i64::MIN),
+    )
 }
 
 pub(super) fn exclusion_row(e: &Exclusion) -> u64 {
@@ -73,7 +81,9 @@ impl Ledger<'_> {
         };
         let place = row.place;
         let Some(logged) = unlogged.remove(&place) else {
-            return self.findings.check(Promise::Tables, false, || format!("payment_log has {place}, the topic does not"));
+            return self.findings.check(Promise::Tables, false, || {
+                format!("payment_log has {place}, the topic does not")
+            });
         };
         let raw = row.raw.as_deref().map(fingerprint);
         let json = row.body.as_deref().and_then(Json::read);
@@ -83,7 +93,9 @@ impl Ledger<'_> {
             (Some(_), None) => body == logged.body,
             (Some(_), Some(_)) => false,
         };
-        let id = logged.id.is_none_or(|id| id == print_of(row.payment_id.as_deref()));
+        let id = logged
+            .id
+            .is_none_or(|id| id == print_of(row.payment_id.as_deref()));
         let holds = content && id && logged.timestamp == row.recorded_at_ms;
         self.findings.check(Promise::Tables, holds, || {
             format!("payment_log {place} differs from the topic ({logged:?}): {row:?}")
@@ -98,19 +110,33 @@ impl Ledger<'_> {
     }
 
     pub fn exclusion_row(&mut self, row: &Exclusion) {
-        self.outcome_row(row.source, Kind::Exclusion, &[exclusion_row(row)], row.payment_id.as_deref());
+        self.outcome_row(
+            row.source,
+            Kind::Exclusion,
+            &[exclusion_row(row)],
+            row.payment_id.as_deref(),
+        );
     }
 
     pub fn dead_letter_row(&mut self, row: &DeadLetterRow) {
         let print = dead_letter_row(&row.reason, &row.detail, &row.payload);
-        self.outcome_row(row.source, Kind::DeadLetter, &[print], row.payment_id.as_deref());
+        self.outcome_row(
+            row.source,
+            Kind::DeadLetter,
+            &[print],
+            row.payment_id.as_deref(),
+        );
     }
 
     fn outcome_row(&mut self, source: Place, kind: Kind, prints: &[u64], id: Option<&str>) {
-        let Some(outcome) = self.outcomes.get_mut(&source).filter(|outcome| outcome.kind == kind) else {
-            return self
-                .findings
-                .check(Promise::Tables, false, || format!("the table of {kind}s has {source}, the topic does not"));
+        let Some(outcome) = self
+            .outcomes
+            .get_mut(&source)
+            .filter(|outcome| outcome.kind == kind)
+        else {
+            return self.findings.check(Promise::Tables, false, || {
+                format!("the table of {kind}s has {source}, the topic does not")
+            });
         };
         outcome.has_row = true;
         let same_id = outcome.row_id.is_none_or(|known| known == print_of(id));
@@ -125,9 +151,10 @@ impl Ledger<'_> {
             key.has_rule_row = true;
             key.in_force.clone()
         });
-        self.findings.check(Promise::Tables, in_force.as_ref() == Some(rule), || {
-            format!("payout_rule says {rule_key} is {rule:?}, the topic says {in_force:?}")
-        });
+        self.findings
+            .check(Promise::Tables, in_force.as_ref() == Some(rule), || {
+                format!("payout_rule says {rule_key} is {rule:?}, the topic says {in_force:?}")
+            });
     }
 
     pub fn statistics_row(&mut self, rule_key: &str, totals: Totals) {
@@ -135,16 +162,22 @@ impl Ledger<'_> {
             key.has_statistics_row = true;
             key.latest
         });
-        self.findings.check(Promise::Tables, latest == Some(totals), || {
-            format!("the table statistics says {rule_key} is {totals}, the topic says {latest:?}")
-        });
+        self.findings
+            .check(Promise::Tables, latest == Some(totals), || {
+                format!(
+                    "the table statistics says {rule_key} is {totals}, the topic says {latest:?}"
+                )
+            });
     }
 
     pub(super) fn close_tables(&mut self) {
         let Some(unlogged) = &self.unlogged else {
             return;
         };
-        let mut missing: Vec<String> = unlogged.keys().map(|place| format!("payment_log lacks {place}")).collect();
+        let mut missing: Vec<String> = unlogged
+            .keys()
+            .map(|place| format!("payment_log lacks {place}"))
+            .collect();
         for (source, outcome) in self.outcomes.iter().filter(|(_, outcome)| !outcome.has_row) {
             missing.push(format!("the table of {}s lacks {source}", outcome.kind));
         }
