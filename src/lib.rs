@@ -1,9 +1,11 @@
 //! settle: payments in, settlements out, exactly once.
 
+pub mod broker;
 pub mod clock;
 pub mod codec;
 pub mod domain;
 pub mod engine;
 pub mod http;
 pub mod metrics;
+pub mod rules;
 pub mod state;

@@ -118,6 +118,9 @@ pub struct Position {
     pub topic: String,
     /// Next offset of that topic's partition.
     pub next: i64,
+    /// Highest timestamp among the source records so far, milliseconds since the epoch; 0 for
+    /// bases. The duplicate window ends here.
+    pub time: i64,
     /// The writer, and the number of its transaction; for people.
     pub transactional_id: String,
     pub transaction: u64,
@@ -245,10 +248,11 @@ mod tests {
             application_id: "a".into(),
             topic: "t".into(),
             next: 300,
+            time: 1,
             transactional_id: "x".into(),
             transaction: 7,
         };
-        assert_eq!(position.encode(), b"\x01\x01a\x01t\xd8\x04\x01x\x07");
+        assert_eq!(position.encode(), b"\x01\x01a\x01t\xd8\x04\x02\x01x\x07");
         let mut totals = Vec::new();
         write_totals(
             Totals {

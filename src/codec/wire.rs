@@ -6,8 +6,9 @@ use std::borrow::Cow;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
+use crate::codec::rule;
 use crate::domain::classify::{Exclusion, First};
-use crate::domain::payment::{Source, day, local_day};
+use crate::domain::payment::Source;
 use crate::domain::rule::{Fields, Rule, RuleKey};
 use crate::domain::settlement::{Base, Basis};
 use crate::domain::totals::Totals;
@@ -159,7 +160,7 @@ pub fn write_exclusion(
     );
 }
 
-/// A record of the rules topic, and the body of the rule service's answer.
+/// A record of the rules topic; [`rule::read`] reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RuleJson<'a> {
@@ -201,28 +202,9 @@ pub fn midnight(day: &str) -> String {
     format!("{day}T00:00:00")
 }
 
-/// Reads a rule; the error says in one line why it is none for this key.
-pub fn read_rule(key: &RuleKey, json: &[u8]) -> Result<Rule, &'static str> {
-    let rule: RuleJson = serde_json::from_slice(json).map_err(|_| "not a rule as JSON")?;
-    let fields = key.fields();
-    let is_midnight = rule.payment_date.get(..10) == Some(fields.day)
-        && matches!(rule.payment_date.get(10..), Some("T00:00:00" | "T00:00"))
-        && local_day(&rule.payment_date).is_some();
-    if rule.merchant_number != fields.merchant
-        || !is_midnight
-        || rule.payment_action_type != fields.action.as_str()
-        || rule.payment_method_type != fields.method.as_str()
-    {
-        return Err("its fields name another key");
-    }
-    if rule.rule_id.is_empty() {
-        return Err("its ruleId is empty");
-    }
-    Ok(Rule {
-        payout_date: day(&rule.payout_date).ok_or("its payoutDate is no date")?,
-        confirm_date: day(&rule.confirm_date).ok_or("its confirmDate is no date")?,
-        rule_id: rule.rule_id.into_owned(),
-    })
+/// Reads a record of the rules topic.
+pub fn read_rule(key: &RuleKey, json: &[u8]) -> Result<Rule, rule::Mismatch> {
+    rule::read(key, json)
 }
 
 /// Appends `value` as JSON.

@@ -1,0 +1,33 @@
+# syntax=docker/dockerfile:1
+# Both programs of this repository: `settle`, and `chaos` with the rule service of the demonstration.
+
+FROM rust:1.95.0-bookworm AS build
+WORKDIR /src
+COPY . .
+# librdkafka and OpenSSL are built from source here: the image has the C compiler, make and Perl they need.
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/src/target \
+    cargo build --release --locked --workspace --bins \
+    && install -D -t /out target/release/settle target/release/chaos \
+    && /out/settle --version
+
+FROM debian:12.11-slim
+LABEL org.opencontainers.image.title="settle" \
+      org.opencontainers.image.description="Payment settlement on Kafka, exactly once" \
+      org.opencontainers.image.licenses="Apache-2.0"
+# Certificates for TLS to brokers, database and rule service; curl for the health checks.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates curl \
+    && rm -rf /var/lib/apt/lists/* \
+    && groupadd --system --gid 10001 settle \
+    && useradd --system --uid 10001 --gid settle --home-dir /var/lib/settle --create-home settle
+COPY --from=build /out/settle /out/chaos /usr/local/bin/
+# Only these numbers, so that an orchestrator can tell that it is not root.
+USER 10001:10001
+# The state: mount a volume here that outlives the container. A new volume takes the directory's owner over.
+WORKDIR /var/lib/settle
+ENV SETTLE_STATE__DIRECTORY=/var/lib/settle
+EXPOSE 8080
+ENTRYPOINT ["settle"]
+CMD ["run"]

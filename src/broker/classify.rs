@@ -1,0 +1,196 @@
+//! What the owner of a failed call must do. librdkafka's codes are read here and nowhere else.
+
+use std::fmt;
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use thiserror::Error;
+
+/// Why the process must end; decides its exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Another live process has this process's identity, or something as final.
+    Failed,
+    /// A promise is broken or would be: do not restart in a loop.
+    Broken,
+    /// The broker refuses what this service needs.
+    NotAllowed,
+}
+
+/// The reaction to a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reaction {
+    /// Nothing has changed and the broker cannot be reached: try again later.
+    Wait,
+    /// The fate of the open transaction is not known here: replace the producer, which decides
+    /// it, and take up every task again from the log.
+    Recover,
+    /// As [`Reaction::Recover`]; another producer with our transactional id may be alive.
+    Fenced,
+    /// A person must act.
+    Stop(Stop),
+}
+
+/// A failed call to the broker.
+#[derive(Debug, Clone, Error)]
+#[error("{attempt}: {detail}")]
+pub struct Error {
+    /// What was tried, as a verb phrase.
+    pub attempt: &'static str,
+    pub detail: String,
+    pub reaction: Reaction,
+}
+
+impl Error {
+    pub fn new(attempt: &'static str, detail: impl fmt::Display, reaction: Reaction) -> Self {
+        Self {
+            attempt,
+            detail: detail.to_string(),
+            reaction,
+        }
+    }
+}
+
+/// A failure of a transaction call, as the C library reports it.
+#[derive(Debug, Clone)]
+pub(super) struct TransactionFailure {
+    pub(super) code: Code,
+    pub(super) text: String,
+    pub(super) fatal: bool,
+    pub(super) requires_abort: bool,
+}
+
+/// Classifies a failed transaction call.
+pub(super) fn transaction(attempt: &'static str, failure: &TransactionFailure) -> Error {
+    let class = if failure.fatal {
+        "fatal"
+    } else if failure.requires_abort {
+        "abortable"
+    } else {
+        "retriable"
+    };
+    let detail = format!("{} ({:?}, {class})", failure.text, failure.code);
+    let reaction = match failure.code {
+        code if is_refusal(code) => Reaction::Stop(Stop::NotAllowed),
+        Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => Reaction::Fenced,
+        // A late request of an earlier transaction has ended this one, which the replacement of
+        // suspect producers rules out: part of it may be visible.
+        Code::InvalidTransactionalState if failure.requires_abort => Reaction::Stop(Stop::Broken),
+        Code::UnsupportedVersion | Code::InvalidTransactionTimeout => Reaction::Stop(Stop::Failed),
+        _ => Reaction::Recover,
+    };
+    Error::new(attempt, detail, reaction)
+}
+
+/// Classifies a failed call of a consumer or admin client.
+pub(super) fn call(attempt: &'static str, error: &KafkaError) -> Error {
+    let reaction = match error.rdkafka_error_code() {
+        Some(code) if is_refusal(code) => Reaction::Stop(Stop::NotAllowed),
+        _ => Reaction::Wait,
+    };
+    Error::new(attempt, error, reaction)
+}
+
+/// Classifies an error that a poll returned; `None` when polling on is all there is to do.
+pub(super) fn poll(error: &KafkaError) -> Option<Error> {
+    let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
+    let code = error.rdkafka_error_code();
+    match code {
+        Some(Code::FencedInstanceId) => Some(Error::new(
+            "stay in the consumer group",
+            "another process has joined with the same kafka.instance_id; give every live \
+             instance its own",
+            Reaction::Stop(Stop::Failed),
+        )),
+        Some(code) if is_refusal(code) => Some(Error::new(
+            "read from the broker",
+            error,
+            Reaction::Stop(Stop::NotAllowed),
+        )),
+        Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => Some(Error::new(
+            "read at the committed position",
+            format!(
+                "{error}: the log no longer holds the next record; records were deleted before \
+                 they were processed, or the topic was made anew"
+            ),
+            Reaction::Stop(Stop::Broken),
+        )),
+        _ if fatal => Some(Error::new(
+            "read from the broker",
+            error,
+            Reaction::Stop(Stop::Failed),
+        )),
+        _ => None,
+    }
+}
+
+/// Whether the broker says that this client may not do what it tried.
+fn is_refusal(code: Code) -> bool {
+    matches!(
+        code,
+        Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::TransactionalIdAuthorizationFailed
+            | Code::SaslAuthenticationFailed
+            | Code::Authentication
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reaction(code: Code, fatal: bool, requires_abort: bool) -> Reaction {
+        let failure = TransactionFailure {
+            code,
+            text: String::new(),
+            fatal,
+            requires_abort,
+        };
+        transaction("commit", &failure).reaction
+    }
+
+    #[test]
+    fn each_class_of_transaction_failure_has_its_reaction() {
+        assert_eq!(reaction(Code::Fenced, true, false), Reaction::Fenced);
+        assert_eq!(
+            reaction(Code::OperationTimedOut, false, false),
+            Reaction::Recover
+        );
+        assert_eq!(
+            reaction(Code::IllegalGeneration, false, true),
+            Reaction::Recover
+        );
+        assert_eq!(
+            reaction(Code::InvalidTransactionalState, false, true),
+            Reaction::Stop(Stop::Broken)
+        );
+        assert_eq!(
+            reaction(Code::InvalidTransactionalState, true, false),
+            Reaction::Recover
+        );
+        assert_eq!(
+            reaction(Code::TransactionalIdAuthorizationFailed, true, false),
+            Reaction::Stop(Stop::NotAllowed)
+        );
+    }
+
+    #[test]
+    fn a_broker_that_is_down_is_waited_for_and_a_refusal_is_not() {
+        let down = KafkaError::MetadataFetch(Code::BrokerTransportFailure);
+        assert_eq!(call("fetch", &down).reaction, Reaction::Wait);
+        let refused = KafkaError::MetadataFetch(Code::TopicAuthorizationFailed);
+        assert_eq!(
+            call("fetch", &refused).reaction,
+            Reaction::Stop(Stop::NotAllowed)
+        );
+        assert!(
+            poll(&KafkaError::MessageConsumption(
+                Code::BrokerTransportFailure
+            ))
+            .is_none()
+        );
+        let fenced = KafkaError::MessageConsumptionFatal(Code::FencedInstanceId);
+        assert!(poll(&fenced).is_some_and(|error| error.detail.contains("instance_id")));
+    }
+}

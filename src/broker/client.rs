@@ -1,0 +1,199 @@
+//! Settings of every client: where the broker is, who we are, and the properties that the
+//! guarantees rest on.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::KafkaError;
+use rdkafka::statistics::Statistics;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::broker::{Names, Partition};
+
+/// Longest wait for one call to the broker. Longer than `socket.timeout.ms`, so that a call
+/// survives one broken connection.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What every client is made from.
+#[derive(Clone)]
+pub struct Settings {
+    pub bootstrap_servers: String,
+    pub application_id: String,
+    pub instance_id: String,
+    /// Where other instances reach the HTTP server of this one.
+    pub advertise: String,
+    /// librdkafka properties of the operator.
+    pub properties: BTreeMap<String, String>,
+    pub topics: Names,
+}
+
+/// Properties that belong to one kind of client only.
+const CONSUMER_ONLY: [&str; 1] = ["session.timeout.ms"];
+const PRODUCER_ONLY: [&str; 1] = ["transaction.timeout.ms"];
+
+impl Settings {
+    fn base(&self, client_id: String, left_out: &[&str]) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.bootstrap_servers)
+            .set("client.id", client_id)
+            .set("socket.timeout.ms", "3000")
+            .set("socket.keepalive.enable", "true")
+            .set("reconnect.backoff.max.ms", "1000")
+            .set("topic.metadata.refresh.interval.ms", "30000")
+            .set("enable.metrics.push", "false")
+            .set_log_level(RDKafkaLogLevel::Info);
+        for (name, value) in &self.properties {
+            if !left_out.contains(&name.as_str()) {
+                config.set(name, value);
+            }
+        }
+        config
+    }
+
+    /// `settle|<instance>|<worker>|<advertised address>`: the group's description hands it to
+    /// whoever looks for the owner of a partition.
+    fn member_client_id(&self, worker: usize) -> String {
+        format!("settle|{}|{worker}|{}", self.instance_id, self.advertise)
+    }
+
+    /// The static identity of a worker, the same after a restart.
+    pub fn worker_id(&self, worker: usize) -> String {
+        format!("{}-{worker}", self.instance_id)
+    }
+
+    pub fn transactional_id(&self, worker: usize) -> String {
+        format!("{}-{}", self.application_id, self.worker_id(worker))
+    }
+
+    pub(super) fn member(&self, worker: usize) -> ClientConfig {
+        let mut config = self.base(self.member_client_id(worker), &PRODUCER_ONLY);
+        config
+            .set("group.id", &self.application_id)
+            .set("group.instance.id", self.worker_id(worker))
+            .set("group.protocol", "classic")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("isolation.level", "read_committed")
+            .set("auto.offset.reset", "error")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("heartbeat.interval.ms", "2000")
+            .set("fetch.wait.max.ms", "100")
+            .set("fetch.queue.backoff.ms", "20");
+        set_unless_given(&mut config, &self.properties, "session.timeout.ms", "6000");
+        set_unless_given(
+            &mut config,
+            &self.properties,
+            "queued.max.messages.kbytes",
+            "32768",
+        );
+        set_unless_given(
+            &mut config,
+            &self.properties,
+            "queued.min.messages",
+            "50000",
+        );
+        config
+    }
+
+    pub(super) fn producer(&self, worker: usize) -> ClientConfig {
+        let client_id = format!("settle|{}|{worker}|producer", self.instance_id);
+        let mut config = self.base(client_id, &CONSUMER_ONLY);
+        config
+            .set("transactional.id", self.transactional_id(worker))
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            // A faster silent retry would hide doubtful commits.
+            .set("retry.backoff.ms", "100")
+            // One transaction is queued whole before it is flushed.
+            .set("queue.buffering.max.messages", "10000000")
+            .set("queue.buffering.max.kbytes", "2097151");
+        set_unless_given(
+            &mut config,
+            &self.properties,
+            "transaction.timeout.ms",
+            "10000",
+        );
+        set_unless_given(&mut config, &self.properties, "linger.ms", "2");
+        set_unless_given(
+            &mut config,
+            &self.properties,
+            "message.max.bytes",
+            "100000000",
+        );
+        config
+    }
+
+    /// A client without a group: reads logs, asks for watermarks.
+    pub(super) fn reader(&self, name: &str, isolation: &str) -> ClientConfig {
+        let client_id = format!("settle|{}|{name}", self.instance_id);
+        let mut config = self.base(client_id, &PRODUCER_ONLY);
+        config
+            .set("group.id", format!("{}-{name}", self.application_id))
+            .set("isolation.level", isolation)
+            .set("auto.offset.reset", "error")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("fetch.wait.max.ms", "20")
+            .set("fetch.queue.backoff.ms", "5")
+            .set("queued.max.messages.kbytes", "16384");
+        config
+    }
+}
+
+fn set_unless_given(
+    config: &mut ClientConfig,
+    given: &BTreeMap<String, String>,
+    name: &str,
+    value: &str,
+) {
+    if !given.contains_key(name) {
+        config.set(name, value);
+    }
+}
+
+/// Client events go to the log; what an operator must act on is classified where it is returned.
+pub(super) struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level as i32, facility, message);
+    }
+
+    fn stats(&self, _: Statistics) {}
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "settle::kafka", %error, reason, "client error");
+    }
+}
+
+/// Logs a line of the client library. Connection trouble is weather to the library's user.
+pub(super) fn log(level: i32, facility: &str, message: &str) {
+    match level {
+        ..=2 => tracing::error!(target: "settle::kafka", facility, "{message}"),
+        3..=4 => tracing::warn!(target: "settle::kafka", facility, "{message}"),
+        _ => tracing::debug!(target: "settle::kafka", facility, "{message}"),
+    }
+}
+
+/// A list of partitions for the library; without an offset where `None`.
+pub(super) fn list(
+    names: &Names,
+    partitions: impl IntoIterator<Item = (Partition, Option<i64>)>,
+) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in partitions {
+        let name = names.of(partition.topic);
+        match offset {
+            None => {
+                list.add_partition(name, partition.number);
+            }
+            Some(offset) => list
+                .add_partition_offset(name, partition.number, Offset::Offset(offset))
+                .expect("offsets of a log are never negative"),
+        }
+    }
+    list
+}

@@ -1,0 +1,268 @@
+//! The group consumer of a worker: records, and changes of its assignment as values.
+//!
+//! A rebalance event is handed to the worker instead of being answered inside the poll. Until the
+//! worker answers with [`Consumer::assign`] or [`Consumer::unassign`], the group gives a revoked
+//! partition to nobody else.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+
+use crate::broker::classify::{self, Error, Reaction, Stop};
+use crate::broker::client::{CALL_TIMEOUT, Quiet, Settings, list};
+use crate::broker::native::Membership;
+use crate::broker::{Names, Partition, Record, Topic};
+
+/// A change of the assignment that waits for the worker's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rebalance {
+    Assigned(Vec<Partition>),
+    Revoked {
+        partitions: Vec<Partition>,
+        /// The group has given them away already.
+        lost: bool,
+    },
+}
+
+struct Context {
+    names: Names,
+    pending: Mutex<VecDeque<Rebalance>>,
+    closing: AtomicBool,
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        Quiet.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        Quiet.error(error, reason);
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        error: RDKafkaRespErr,
+        partitions: &mut TopicPartitionList,
+    ) {
+        if self.closing.load(Ordering::SeqCst) {
+            // Nobody answers any more; the library waits for it before it closes.
+            let _ = consumer.incremental_unassign(partitions);
+            return;
+        }
+        let named: Vec<Partition> = partitions
+            .elements()
+            .iter()
+            .filter_map(|element| {
+                let topic = self.names.role(element.topic())?;
+                Some(Partition::new(topic, element.partition()))
+            })
+            .collect();
+        let change = if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            Rebalance::Assigned(named)
+        } else {
+            Rebalance::Revoked {
+                partitions: named,
+                lost: consumer.assignment_lost(),
+            }
+        };
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.push_back(change);
+    }
+}
+
+/// What a poll brought.
+pub enum Polled<'a> {
+    Record(Fetched<'a>),
+    Rebalance(Rebalance),
+    Nothing,
+}
+
+/// A record that is still in the fetch buffer.
+pub struct Fetched<'a> {
+    message: BorrowedMessage<'a>,
+    topic: Topic,
+}
+
+impl Fetched<'_> {
+    pub fn record(&self) -> Record<'_> {
+        Record {
+            partition: Partition::new(self.topic, self.message.partition()),
+            offset: self.message.offset(),
+            timestamp: self.message.timestamp().to_millis().unwrap_or(0),
+            key: self.message.key(),
+            value: self.message.payload(),
+        }
+    }
+}
+
+pub struct Consumer {
+    client: BaseConsumer<Context>,
+    names: Names,
+}
+
+impl Consumer {
+    /// Joins the group and subscribes to payments and bases.
+    pub fn join(settings: &Settings, worker: usize) -> Result<Self, Error> {
+        let attempt = "join the consumer group";
+        let names = settings.topics.clone();
+        let context = Context {
+            names: names.clone(),
+            pending: Mutex::default(),
+            closing: AtomicBool::new(false),
+        };
+        let client: BaseConsumer<Context> = settings
+            .member(worker)
+            .create_with_context(context)
+            .map_err(|error| Error::new(attempt, error, Reaction::Stop(Stop::Failed)))?;
+        client
+            .subscribe(&[names.of(Topic::Source), names.of(Topic::Bases)])
+            .map_err(|error| classify::call(attempt, &error))?;
+        Ok(Self { client, names })
+    }
+
+    /// The next record or change of the assignment; waits for `timeout` at most.
+    pub fn poll(&self, timeout: Duration) -> Result<Polled<'_>, Error> {
+        let polled = self.client.poll(timeout);
+        match polled {
+            Some(Ok(message)) => {
+                // Records come from the two subscribed topics only.
+                let is_source = message.topic() == self.names.of(Topic::Source);
+                let topic = if is_source {
+                    Topic::Source
+                } else {
+                    Topic::Bases
+                };
+                Ok(Polled::Record(Fetched { message, topic }))
+            }
+            Some(Err(error)) => match classify::poll(&error) {
+                Some(failure) => Err(failure),
+                None => {
+                    tracing::debug!(%error, "poll");
+                    Ok(Polled::Nothing)
+                }
+            },
+            None => {
+                let context = self.client.context();
+                let mut pending = context
+                    .pending
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                Ok(pending
+                    .pop_front()
+                    .map_or(Polled::Nothing, Polled::Rebalance))
+            }
+        }
+    }
+
+    /// Takes assigned partitions over, paused; [`Consumer::start`] lets their records come.
+    pub fn assign(&self, partitions: &[Partition]) -> Result<(), Error> {
+        let attempt = "take over assigned partitions";
+        let mut assigned = TopicPartitionList::new();
+        for partition in partitions {
+            assigned
+                .add_partition_offset(
+                    self.names.of(partition.topic),
+                    partition.number,
+                    Offset::End,
+                )
+                .map_err(|error| classify::call(attempt, &error))?;
+        }
+        self.client
+            .incremental_assign(&assigned)
+            .and_then(|()| self.client.pause(&assigned))
+            .map_err(|error| classify::call(attempt, &error))
+    }
+
+    /// Gives revoked partitions up.
+    pub fn unassign(&self, partitions: &[Partition]) -> Result<(), Error> {
+        let revoked = list(
+            &self.names,
+            partitions.iter().map(|partition| (*partition, None)),
+        );
+        self.client
+            .incremental_unassign(&revoked)
+            .map_err(|error| classify::call("give up revoked partitions", &error))
+    }
+
+    /// Lets records of an assigned partition come, from `offset` on.
+    pub fn start(&self, partition: Partition, offset: i64) -> Result<(), Error> {
+        let attempt = "seek to the position of a task";
+        let target = list(&self.names, [(partition, Some(offset))]);
+        let sought = self
+            .client
+            .seek_partitions(target, CALL_TIMEOUT)
+            .map_err(|error| classify::call(attempt, &error))?;
+        for element in sought.elements() {
+            element
+                .error()
+                .map_err(|error| classify::call(attempt, &error))?;
+        }
+        self.resume(partition)
+    }
+
+    pub fn pause(&self, partition: Partition) -> Result<(), Error> {
+        let list = list(&self.names, [(partition, None)]);
+        self.client
+            .pause(&list)
+            .map_err(|error| classify::call("pause a partition", &error))
+    }
+
+    pub fn resume(&self, partition: Partition) -> Result<(), Error> {
+        let list = list(&self.names, [(partition, None)]);
+        self.client
+            .resume(&list)
+            .map_err(|error| classify::call("resume a partition", &error))
+    }
+
+    /// The group's committed offsets, stable ones only: a pending offset of an undecided
+    /// transaction is waited for.
+    pub fn committed(&self, partitions: &[Partition]) -> Result<Vec<Option<i64>>, Error> {
+        let attempt = "read the committed offsets";
+        let asked = list(
+            &self.names,
+            partitions.iter().map(|partition| (*partition, None)),
+        );
+        let answer = self
+            .client
+            .committed_offsets(asked, CALL_TIMEOUT)
+            .map_err(|error| classify::call(attempt, &error))?;
+        partitions
+            .iter()
+            .map(|partition| {
+                let element = answer
+                    .find_partition(self.names.of(partition.topic), partition.number)
+                    .ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))
+                    .and_then(|element| element.error().map(|()| element.offset()))
+                    .map_err(|error| classify::call(attempt, &error))?;
+                match element {
+                    Offset::Offset(offset) => Ok(Some(offset)),
+                    _ => Ok(None),
+                }
+            })
+            .collect()
+    }
+
+    /// Proof of membership, for the transaction that is about to be committed.
+    pub fn membership(&self) -> Result<Membership, Error> {
+        Membership::of(self.client.client().native_ptr())
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.client.context().closing.store(true, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,92 @@
+//! The port to Kafka, and the only place that names rdkafka. Everything the rest of the service
+//! sees of Kafka is a plain type of this module.
+
+pub mod classify;
+pub mod client;
+pub mod consumer;
+pub mod monitor;
+pub mod native;
+pub mod producer;
+pub mod reader;
+
+use std::sync::Arc;
+
+/// The topics of the service, by their role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Topic {
+    Source,
+    Bases,
+    Rules,
+    Settlements,
+    Statistics,
+    Exclusions,
+    DeadLetter,
+    Changelog,
+    IngestChangelog,
+}
+
+impl Topic {
+    pub const ALL: [Self; 9] = [
+        Self::Source,
+        Self::Bases,
+        Self::Rules,
+        Self::Settlements,
+        Self::Statistics,
+        Self::Exclusions,
+        Self::DeadLetter,
+        Self::Changelog,
+        Self::IngestChangelog,
+    ];
+}
+
+/// The configured name of each topic. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Names(Arc<[String; Topic::ALL.len()]>);
+
+impl Names {
+    /// Names in the order of [`Topic::ALL`].
+    pub fn new(names: [String; Topic::ALL.len()]) -> Self {
+        Self(Arc::new(names))
+    }
+
+    pub fn of(&self, topic: Topic) -> &str {
+        &self.0[topic as usize]
+    }
+
+    /// The role of a topic name; names are distinct.
+    pub fn role(&self, name: &str) -> Option<Topic> {
+        Topic::ALL.into_iter().find(|topic| self.of(*topic) == name)
+    }
+}
+
+/// One partition of a topic of the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Partition {
+    pub topic: Topic,
+    pub number: i32,
+}
+
+impl Partition {
+    pub const fn new(topic: Topic, number: i32) -> Self {
+        Self { topic, number }
+    }
+}
+
+/// A consumed record; borrows from the client's fetch buffer.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    pub partition: Partition,
+    pub offset: i64,
+    /// Milliseconds since the epoch.
+    pub timestamp: i64,
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+}
+
+/// First offset and end of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    pub low: i64,
+    /// The high watermark: one past the last record or control marker, committed or not.
+    pub high: i64,
+}

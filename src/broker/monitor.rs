@@ -1,0 +1,127 @@
+//! Watches the group from the side: where the logs of the own partitions end, and who owns the
+//! others. Nothing here decides anything; the numbers are for people and for queries.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _, DefaultConsumerContext};
+
+use crate::broker::classify::{self, Error, Reaction, Stop};
+use crate::broker::client::{CALL_TIMEOUT, Settings};
+use crate::broker::{Names, Partition, Topic};
+
+/// How often the broker is asked.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Stable offsets (a read-committed reader can come this far) of the watched partitions.
+pub type StableEnds = Arc<Mutex<BTreeMap<Partition, i64>>>;
+
+/// What the monitor asks for and where it puts the answers.
+pub struct Watch {
+    pub partitions: Box<dyn Fn() -> Vec<Partition> + Send>,
+    pub stable_ends: StableEnds,
+    /// Called with partition of the bases topic → advertised address of its owner.
+    pub owners: Box<dyn Fn(BTreeMap<i32, String>) + Send>,
+}
+
+/// Starts the monitor; it ends soon after `stop` is set.
+pub fn spawn(
+    settings: &Settings,
+    watch: Watch,
+    stop: Arc<AtomicBool>,
+) -> Result<JoinHandle<()>, Error> {
+    let failed = |error| Error::new("create the monitor", error, Reaction::Stop(Stop::Failed));
+    let client: BaseConsumer<DefaultConsumerContext> = settings
+        .reader("monitor", "read_committed")
+        .create()
+        .map_err(failed)?;
+    let (names, group) = (settings.topics.clone(), settings.application_id.clone());
+    Ok(thread::spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            for partition in (watch.partitions)() {
+                let name = names.of(partition.topic);
+                match client.fetch_watermarks(name, partition.number, CALL_TIMEOUT) {
+                    Ok((_, end)) => {
+                        let mut ends = watch
+                            .stable_ends
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner);
+                        ends.insert(partition, end);
+                    }
+                    Err(error) => tracing::debug!(%error, "ask for the end of a log"),
+                }
+            }
+            match owners(&client, &group, &names) {
+                Ok(owners) => (watch.owners)(owners),
+                Err(error) => tracing::debug!(%error, "ask for the members of the group"),
+            }
+            // Serves the client's log and error queue and waits.
+            let _ = client.poll(INTERVAL);
+        }
+    }))
+}
+
+fn owners(
+    client: &BaseConsumer<DefaultConsumerContext>,
+    group: &str,
+    names: &Names,
+) -> Result<BTreeMap<i32, String>, Error> {
+    let list = client
+        .fetch_group_list(Some(group), CALL_TIMEOUT)
+        .map_err(|error| classify::call("describe the consumer group", &error))?;
+    let mut owners = BTreeMap::new();
+    for member in list.groups().iter().flat_map(|group| group.members()) {
+        let Some(address) = member.client_id().splitn(4, '|').nth(3) else {
+            continue;
+        };
+        let assignment = member.assignment().unwrap_or_default();
+        for partition in assigned(assignment, names.of(Topic::Bases)).unwrap_or_default() {
+            owners.insert(partition, address.to_owned());
+        }
+    }
+    Ok(owners)
+}
+
+/// Partitions of `topic` in a member's assignment as the consumer protocol encodes it: version,
+/// array of (topic, array of partitions), user data.
+fn assigned(bytes: &[u8], topic: &str) -> Option<Vec<i32>> {
+    let mut rest = bytes;
+    let _version: [u8; 2] = take(&mut rest)?;
+    let topics = i32::from_be_bytes(take(&mut rest)?);
+    let mut found = Vec::new();
+    for _ in 0..topics {
+        let length = usize::try_from(i16::from_be_bytes(take(&mut rest)?)).ok()?;
+        let (name, after) = rest.split_at_checked(length)?;
+        rest = after;
+        let partitions = i32::from_be_bytes(take(&mut rest)?);
+        for _ in 0..partitions {
+            let partition = i32::from_be_bytes(take(&mut rest)?);
+            if name == topic.as_bytes() {
+                found.push(partition);
+            }
+        }
+    }
+    Some(found)
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, tail) = rest.split_first_chunk::<N>()?;
+    *rest = tail;
+    Some(*head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_assignment_is_read_topic_by_topic() {
+        let bytes = b"\x00\x01\x00\x00\x00\x02\x00\x01a\x00\x00\x00\x01\x00\x00\x00\x07\x00\x01b\x00\x00\x00\x02\x00\x00\x00\x01\x00\x00\x00\x02";
+        assert_eq!(assigned(bytes, "b"), Some(vec![1, 2]));
+        assert_eq!(assigned(bytes, "c"), Some(vec![]));
+        assert_eq!(assigned(&bytes[..20], "b"), None);
+    }
+}

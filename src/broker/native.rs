@@ -1,0 +1,547 @@
+//! A transactional producer over librdkafka's C interface: the one file with `unsafe`.
+//!
+//! The safe crate cannot hook the interceptor that tells of requests without an answer, waits 100
+//! ms in every commit, and hides the generation of group metadata. All three decide whether a
+//! transaction can be trusted, so this file makes exactly those calls itself.
+#![expect(
+    unsafe_code,
+    reason = "calls librdkafka; every block states why it is sound"
+)]
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::bindings as rd;
+use rdkafka::config::ClientConfig;
+use rdkafka::error::IsError;
+use rdkafka::types::RDKafkaRespErr;
+
+use crate::broker::classify::{Error, Reaction, Stop, TransactionFailure, transaction};
+use crate::broker::client::log;
+use crate::broker::{Names, Partition, Topic};
+
+/// Requests whose late copy could decide a later transaction: `AddPartitionsToTxn`,
+/// `AddOffsetsToTxn`, `EndTxn`, `TxnOffsetCommit`.
+const DECIDING_APIS: [i16; 4] = [24, 25, 26, 28];
+
+/// What the library's callbacks write; outlives the client.
+#[derive(Default)]
+struct Signals {
+    /// A deciding request had no answer or an error since the client was made.
+    suspect: AtomicBool,
+    /// A delivery failed: the transaction cannot be committed.
+    failed_deliveries: AtomicUsize,
+    /// Offsets of the delivered records that were sent with a receipt, by receipt number.
+    receipts: Mutex<Vec<i64>>,
+}
+
+/// A record to send. `None` as value is a tombstone.
+pub struct Outgoing<'a> {
+    pub partition: Partition,
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    pub headers: &'a [(&'static str, String)],
+    /// Number under which the record's offset is asked for once it was delivered.
+    pub receipt: Option<usize>,
+}
+
+/// One client of the library, with one transactional id and, after [`Client::initialise`], one
+/// epoch. A client is never initialised twice.
+pub struct Client {
+    handle: NonNull<rd::rd_kafka_t>,
+    topics: [*mut rd::rd_kafka_topic_t; Topic::ALL.len()],
+    signals: Box<Signals>,
+}
+
+// SAFETY: librdkafka's handles may be used from any thread; `Client` hands out no reference that
+// is bound to the thread that made it.
+unsafe impl Send for Client {}
+
+unsafe extern "C" fn on_new(
+    handle: *mut rd::rd_kafka_t,
+    _: *const rd::rd_kafka_conf_t,
+    signals: *mut c_void,
+    _: *mut c_char,
+    _: usize,
+) -> RDKafkaRespErr {
+    // SAFETY: called by `rd_kafka_new` with the new handle and the pointer given with the
+    // interceptor, which stays valid as long as the handle.
+    unsafe {
+        rd::rd_kafka_interceptor_add_on_response_received(
+            handle,
+            c"settle".as_ptr(),
+            Some(on_response),
+            signals,
+        )
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the signature is the library's")]
+unsafe extern "C" fn on_response(
+    _: *mut rd::rd_kafka_t,
+    _: c_int,
+    _: *const c_char,
+    _: i32,
+    api: i16,
+    _: i16,
+    _: i32,
+    _: usize,
+    _: i64,
+    error: RDKafkaRespErr,
+    signals: *mut c_void,
+) -> RDKafkaRespErr {
+    if error.is_error() && DECIDING_APIS.contains(&api) {
+        // SAFETY: `signals` is the box of the client whose handle is still alive.
+        let signals = unsafe { &*signals.cast::<Signals>() };
+        signals.suspect.store(true, Ordering::SeqCst);
+    }
+    RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
+}
+
+unsafe extern "C" fn on_delivery(
+    _: *mut rd::rd_kafka_t,
+    message: *const rd::rd_kafka_message_t,
+    signals: *mut c_void,
+) {
+    // SAFETY: the library passes a message that is valid during the call, and the opaque pointer
+    // of the configuration, which is the client's box.
+    let (message, signals) = unsafe { (&*message, &*signals.cast::<Signals>()) };
+    if message.err.is_error() {
+        signals.failed_deliveries.fetch_add(1, Ordering::Relaxed);
+        return;
+    }
+    // A number in the place of a pointer: one more than the receipt, so that null means none.
+    if let Some(receipt) = message._private.addr().checked_sub(1) {
+        let mut receipts = signals
+            .receipts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if receipts.len() <= receipt {
+            receipts.resize(receipt + 1, -1);
+        }
+        receipts[receipt] = message.offset;
+    }
+}
+
+unsafe extern "C" fn on_log(
+    _: *const rd::rd_kafka_t,
+    level: c_int,
+    facility: *const c_char,
+    message: *const c_char,
+) {
+    // SAFETY: both are zero-terminated strings of the library, valid during the call.
+    let (facility, message) = unsafe { (CStr::from_ptr(facility), CStr::from_ptr(message)) };
+    log(
+        level,
+        &facility.to_string_lossy(),
+        &message.to_string_lossy(),
+    );
+}
+
+fn millis(timeout: Duration) -> c_int {
+    c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX)
+}
+
+/// Takes the error object of a transaction call apart and frees it.
+fn outcome(attempt: &'static str, error: *mut rd::rd_kafka_error_t) -> Result<(), Error> {
+    if error.is_null() {
+        return Ok(());
+    }
+    // SAFETY: `error` is a live error object that we own; its strings are copied before it is
+    // destroyed, once.
+    let failure = unsafe {
+        let failure = TransactionFailure {
+            code: rd::rd_kafka_error_code(error).into(),
+            text: CStr::from_ptr(rd::rd_kafka_error_string(error))
+                .to_string_lossy()
+                .into_owned(),
+            fatal: rd::rd_kafka_error_is_fatal(error) != 0,
+            requires_abort: rd::rd_kafka_error_txn_requires_abort(error) != 0,
+        };
+        rd::rd_kafka_error_destroy(error);
+        failure
+    };
+    Err(transaction(attempt, &failure))
+}
+
+fn last_error() -> (RDKafkaRespErr, String) {
+    // SAFETY: reads the calling thread's last error; the text is a static string.
+    unsafe {
+        let error = rd::rd_kafka_last_error();
+        let text = CStr::from_ptr(rd::rd_kafka_err2str(error));
+        (error, text.to_string_lossy().into_owned())
+    }
+}
+
+impl Client {
+    /// Creates a client that has not spoken to the broker yet.
+    pub(super) fn new(config: &ClientConfig, names: &Names) -> Result<Self, Error> {
+        let attempt = "create the producer";
+        let failed = |detail: String| Error::new(attempt, detail, Reaction::Stop(Stop::Failed));
+        let native = config
+            .create_native_config()
+            .map_err(|error| failed(error.to_string()))?;
+        let signals = Box::<Signals>::default();
+        let pointer = ptr::from_ref::<Signals>(&signals)
+            .cast_mut()
+            .cast::<c_void>();
+        let mut reason = [0_u8; 512];
+        // SAFETY: the configuration is live and owned by us; `rd_kafka_new` takes it over when it
+        // succeeds, so its wrapper is forgotten only then. `signals` is boxed and dropped after
+        // the handle.
+        let handle = unsafe {
+            let conf = native.ptr();
+            rd::rd_kafka_conf_set_opaque(conf, pointer);
+            rd::rd_kafka_conf_set_log_cb(conf, Some(on_log));
+            rd::rd_kafka_conf_set_dr_msg_cb(conf, Some(on_delivery));
+            rd::rd_kafka_conf_interceptor_add_on_new(
+                conf,
+                c"settle".as_ptr(),
+                Some(on_new),
+                pointer,
+            );
+            rd::rd_kafka_new(
+                rd::rd_kafka_type_t::RD_KAFKA_PRODUCER,
+                conf,
+                reason.as_mut_ptr().cast(),
+                reason.len(),
+            )
+        };
+        let Some(handle) = NonNull::new(handle) else {
+            let text = CStr::from_bytes_until_nul(&reason).unwrap_or(c"unknown reason");
+            return Err(failed(text.to_string_lossy().into_owned()));
+        };
+        #[expect(clippy::mem_forget, reason = "rd_kafka_new owns the configuration now")]
+        std::mem::forget(native);
+        let mut client = Self {
+            handle,
+            topics: [ptr::null_mut(); Topic::ALL.len()],
+            signals,
+        };
+        for topic in Topic::ALL {
+            let name = CString::new(names.of(topic)).map_err(|error| failed(error.to_string()))?;
+            // SAFETY: the handle is live; a null configuration asks for the default one.
+            let topic_handle =
+                unsafe { rd::rd_kafka_topic_new(handle.as_ptr(), name.as_ptr(), ptr::null_mut()) };
+            if topic_handle.is_null() {
+                return Err(failed(last_error().1));
+            }
+            client.topics[topic as usize] = topic_handle;
+        }
+        Ok(client)
+    }
+
+    /// Connects and learns where partitions live, so that [`Client::initialise`] is quick.
+    pub(super) fn warm_up(&self, timeout: Duration) {
+        let mut metadata: *const rd::rd_kafka_metadata = ptr::null();
+        // SAFETY: the handle is live; metadata is destroyed once and only when it was given.
+        unsafe {
+            rd::rd_kafka_metadata(
+                self.handle.as_ptr(),
+                0,
+                ptr::null_mut(),
+                &raw mut metadata,
+                millis(timeout),
+            );
+            if !metadata.is_null() {
+                rd::rd_kafka_metadata_destroy(metadata);
+            }
+        }
+    }
+
+    /// Whether a deciding request went without an answer: a late copy of it may still arrive.
+    pub fn is_suspect(&self) -> bool {
+        self.signals.suspect.load(Ordering::SeqCst)
+    }
+
+    /// Takes the transactional id over: ends whatever its last holder left open, and fences it.
+    pub(super) fn initialise(&self, timeout: Duration) -> Result<(), Error> {
+        // SAFETY: the handle is live; the error object is owned by `outcome`.
+        outcome("take over the transactional id", unsafe {
+            rd::rd_kafka_init_transactions(self.handle.as_ptr(), millis(timeout))
+        })
+    }
+
+    pub(super) fn begin(&self) -> Result<(), Error> {
+        self.signals
+            .receipts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+        // SAFETY: as above.
+        outcome("begin the transaction", unsafe {
+            rd::rd_kafka_begin_transaction(self.handle.as_ptr())
+        })
+    }
+
+    /// Queues a record. `false` when the queue is full: [`Client::poll`] and try again.
+    pub(super) fn send(&self, record: &Outgoing) -> Result<bool, Error> {
+        let receipt = record.receipt.map_or(ptr::null_mut(), |receipt| {
+            ptr::without_provenance_mut::<c_void>(receipt + 1)
+        });
+        let topic = self.topics[record.partition.topic as usize];
+        let (value, value_len) = raw(record.value);
+        let (key, key_len) = raw(record.key);
+        if !record.headers.is_empty() {
+            return self.send_with_headers(record, receipt);
+        }
+        // SAFETY: topic and handle are live; key and value are copied during the call.
+        let sent = unsafe {
+            rd::rd_kafka_produce(
+                topic,
+                record.partition.number,
+                rd::RD_KAFKA_MSG_F_COPY,
+                value.cast_mut(),
+                value_len,
+                key,
+                key_len,
+                receipt,
+            )
+        };
+        if sent == 0 {
+            return Ok(true);
+        }
+        let (code, text) = last_error();
+        queued(code, text)
+    }
+
+    fn send_with_headers(&self, record: &Outgoing, receipt: *mut c_void) -> Result<bool, Error> {
+        let (value, value_len) = raw(record.value);
+        let (key, key_len) = raw(record.key);
+        let names: Vec<CString> = record
+            .headers
+            .iter()
+            .map(|(name, _)| CString::new(*name).expect("header names are constants"))
+            .collect();
+        let mem = |ptr: *const c_void, size| rd::rd_kafka_vu_s__bindgen_ty_1 {
+            mem: rd::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1 {
+                ptr: ptr.cast_mut(),
+                size,
+            },
+        };
+        let mut parts = vec![
+            part(
+                rd::rd_kafka_vtype_t::RD_KAFKA_VTYPE_RKT,
+                rd::rd_kafka_vu_s__bindgen_ty_1 {
+                    rkt: self.topics[record.partition.topic as usize],
+                },
+            ),
+            part(
+                rd::rd_kafka_vtype_t::RD_KAFKA_VTYPE_PARTITION,
+                rd::rd_kafka_vu_s__bindgen_ty_1 {
+                    i32_: record.partition.number,
+                },
+            ),
+            part(
+                rd::rd_kafka_vtype_t::RD_KAFKA_VTYPE_MSGFLAGS,
+                rd::rd_kafka_vu_s__bindgen_ty_1 {
+                    i: rd::RD_KAFKA_MSG_F_COPY,
+                },
+            ),
+            part(
+                rd::rd_kafka_vtype_t::RD_KAFKA_VTYPE_VALUE,
+                mem(value, value_len),
+            ),
+            part(rd::rd_kafka_vtype_t::RD_KAFKA_VTYPE_KEY, mem(key, key_len)),
+            part(
+                rd::rd_kafka_vtype_t::RD_KAFKA_VTYPE_OPAQUE,
+                rd::rd_kafka_vu_s__bindgen_ty_1 { ptr: receipt },
+            ),
+        ];
+        for (name, (_, text)) in names.iter().zip(record.headers) {
+            let size = isize::try_from(text.len()).unwrap_or(isize::MAX);
+            let header = rd::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_2 {
+                name: name.as_ptr(),
+                val: text.as_ptr().cast(),
+                size,
+            };
+            let header = rd::rd_kafka_vu_s__bindgen_ty_1 { header };
+            parts.push(part(rd::rd_kafka_vtype_t::RD_KAFKA_VTYPE_HEADER, header));
+        }
+        // SAFETY: every part points into `record`, `names` or the client, all of which outlive
+        // the call, and the library copies what it keeps.
+        let error =
+            unsafe { rd::rd_kafka_produceva(self.handle.as_ptr(), parts.as_ptr(), parts.len()) };
+        if error.is_null() {
+            return Ok(true);
+        }
+        // SAFETY: we own the error object and destroy it once, after its text was copied.
+        let (code, text) = unsafe {
+            let code = rd::rd_kafka_error_code(error);
+            let text = CStr::from_ptr(rd::rd_kafka_error_string(error)).to_string_lossy();
+            let text = text.into_owned();
+            rd::rd_kafka_error_destroy(error);
+            (code, text)
+        };
+        queued(code, text)
+    }
+
+    /// Serves the library's callbacks.
+    pub(super) fn poll(&self, timeout: Duration) {
+        // SAFETY: the handle is live.
+        unsafe { rd::rd_kafka_poll(self.handle.as_ptr(), millis(timeout)) };
+    }
+
+    /// Waits until every record was delivered or has failed.
+    pub(super) fn flush(&self, timeout: Duration) -> Result<(), Error> {
+        // SAFETY: the handle is live. Delivery callbacks run inside this call.
+        let error = unsafe { rd::rd_kafka_flush(self.handle.as_ptr(), millis(timeout)) };
+        let failed = self.signals.failed_deliveries.load(Ordering::Relaxed);
+        if error.is_error() {
+            let detail = "not every record was acknowledged in time";
+            Err(Error::new(
+                "deliver the transaction's records",
+                detail,
+                Reaction::Recover,
+            ))
+        } else if failed > 0 {
+            let detail = format!("{failed} records were refused");
+            Err(Error::new(
+                "deliver the transaction's records",
+                detail,
+                Reaction::Recover,
+            ))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Offsets of the records sent with a receipt since [`Client::begin`], once flushed.
+    pub(super) fn take_receipts(&self) -> Vec<i64> {
+        let mut receipts = self
+            .signals
+            .receipts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *receipts)
+    }
+
+    /// Adds source positions (offsets of the next records) to the transaction.
+    pub(super) fn send_offsets(
+        &self,
+        offsets: &[(CString, i32, i64)],
+        membership: &Membership,
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        // SAFETY: the list is created, filled and destroyed here; the library copies it. Topic
+        // names are zero-terminated and outlive the call. `membership` owns live metadata.
+        let error = unsafe {
+            let list = rd::rd_kafka_topic_partition_list_new(
+                c_int::try_from(offsets.len()).unwrap_or(c_int::MAX),
+            );
+            for (topic, partition, offset) in offsets {
+                let entry = rd::rd_kafka_topic_partition_list_add(list, topic.as_ptr(), *partition);
+                (*entry).offset = *offset;
+            }
+            let error = rd::rd_kafka_send_offsets_to_transaction(
+                self.handle.as_ptr(),
+                list,
+                membership.metadata.as_ptr(),
+                millis(timeout),
+            );
+            rd::rd_kafka_topic_partition_list_destroy(list);
+            error
+        };
+        outcome("add the source positions to the transaction", error)
+    }
+
+    /// Commits. An error may leave the outcome unknown.
+    pub(super) fn commit(&self, timeout: Duration) -> Result<(), Error> {
+        // SAFETY: the handle is live; the error object is owned by `outcome`.
+        outcome("commit the transaction", unsafe {
+            rd::rd_kafka_commit_transaction(self.handle.as_ptr(), millis(timeout))
+        })
+    }
+}
+
+fn raw(bytes: Option<&[u8]>) -> (*const c_void, usize) {
+    bytes.map_or((ptr::null(), 0), |bytes| {
+        (bytes.as_ptr().cast(), bytes.len())
+    })
+}
+
+fn part(vtype: rd::rd_kafka_vtype_t, u: rd::rd_kafka_vu_s__bindgen_ty_1) -> rd::rd_kafka_vu_t {
+    rd::rd_kafka_vu_t { vtype, u }
+}
+
+fn queued(code: RDKafkaRespErr, text: String) -> Result<bool, Error> {
+    match code {
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR__QUEUE_FULL => Ok(false),
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(true),
+        _ => {
+            let failure = TransactionFailure {
+                code: code.into(),
+                text,
+                fatal: false,
+                requires_abort: true,
+            };
+            Err(transaction("queue a record", &failure))
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // SAFETY: topics and handle are destroyed once, topics first. `signals` is freed after
+        // this, when no thread of the library is left that could call back.
+        unsafe {
+            for topic in self.topics {
+                if !topic.is_null() {
+                    rd::rd_kafka_topic_destroy(topic);
+                }
+            }
+            rd::rd_kafka_purge(
+                self.handle.as_ptr(),
+                rd::RD_KAFKA_PURGE_F_QUEUE | rd::RD_KAFKA_PURGE_F_INFLIGHT,
+            );
+            rd::rd_kafka_destroy(self.handle.as_ptr());
+        }
+    }
+}
+
+/// The membership of a consumer in its group at one moment. The broker accepts an offset commit
+/// only from the generation named here, so it is fetched anew for every transaction.
+pub struct Membership {
+    metadata: NonNull<rd::rd_kafka_consumer_group_metadata_t>,
+}
+
+impl Membership {
+    /// Fetches it. A member without generation or id is refused here, because the broker would
+    /// not check it at all.
+    pub(super) fn of(consumer: *mut rd::rd_kafka_t) -> Result<Self, Error> {
+        let attempt = "prove membership of the group";
+        let not_a_member = |detail| Error::new(attempt, detail, Reaction::Recover);
+        // SAFETY: `consumer` is the live handle of a consumer; the metadata is ours to destroy,
+        // which `Drop` does.
+        let metadata = unsafe { rd::rd_kafka_consumer_group_metadata(consumer) };
+        let membership = Self {
+            metadata: NonNull::new(metadata).ok_or_else(|| not_a_member("no group metadata"))?,
+        };
+        // SAFETY: the metadata is live; the member id is a string inside it, or null.
+        let (generation, nameless) = unsafe {
+            let metadata = membership.metadata.as_ptr();
+            let member = rd::rd_kafka_consumer_group_metadata_member_id(metadata);
+            let nameless = member.is_null() || *member == 0;
+            (
+                rd::rd_kafka_consumer_group_metadata_generation_id(metadata),
+                nameless,
+            )
+        };
+        if generation < 0 || nameless {
+            return Err(not_a_member(
+                "the consumer is no member of its group at the moment",
+            ));
+        }
+        Ok(membership)
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        // SAFETY: destroyed once.
+        unsafe { rd::rd_kafka_consumer_group_metadata_destroy(self.metadata.as_ptr()) }
+    }
+}

@@ -1,0 +1,227 @@
+//! The transactional producer of a worker, with a warm standby.
+//!
+//! librdkafka repeats unanswered requests in silence, and a late copy of one that ends or changes
+//! a transaction takes effect on the *next* transaction of the same epoch (KIP-890 part 2 cures
+//! this in clients that speak it; librdkafka does not). So a producer that has seen such a request
+//! go without an answer is never used for another transaction: a new client takes the
+//! transactional id over, and the new epoch refuses every late copy.
+
+use std::ffi::CString;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use rdkafka::config::ClientConfig;
+
+use crate::broker::classify::{Error, Reaction};
+use crate::broker::client::{CALL_TIMEOUT, Settings};
+use crate::broker::native::{Client, Membership, Outgoing};
+use crate::broker::{Names, Partition};
+use crate::clock;
+
+/// Longest wait for the records of one transaction to be acknowledged.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a full queue is looked at again.
+const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
+
+pub struct Producer {
+    config: ClientConfig,
+    names: Names,
+    topics: Vec<(crate::broker::Topic, CString)>,
+    client: Option<Client>,
+    standby: Option<mpsc::Receiver<Result<Client, Error>>>,
+}
+
+/// Proof that a transaction is committed, and where its records went. Local state advances only
+/// with it.
+#[derive(Debug)]
+pub struct Committed {
+    /// Offsets of the records that were sent with a receipt, by receipt number.
+    receipts: Vec<i64>,
+}
+
+impl Committed {
+    /// The offset of the record that was sent with this receipt.
+    pub fn offset(&self, receipt: usize) -> i64 {
+        let offset = self.receipts.get(receipt).copied().unwrap_or(-1);
+        assert!(
+            offset >= 0,
+            "a committed record has no offset (receipt {receipt})"
+        );
+        offset
+    }
+}
+
+/// An open transaction. Dropping it leaves the producer unusable until it is replaced.
+pub struct Transaction<'a> {
+    producer: &'a mut Producer,
+}
+
+impl Producer {
+    /// A producer without an epoch: [`Producer::replace`] gives it one.
+    pub fn new(settings: &Settings, worker: usize) -> Self {
+        let mut producer = Self {
+            config: settings.producer(worker),
+            names: settings.topics.clone(),
+            topics: Vec::new(),
+            client: None,
+            standby: None,
+        };
+        producer.prepare_standby();
+        producer
+    }
+
+    /// Whether it can take another transaction as it is.
+    pub fn is_trusted(&self) -> bool {
+        self.client
+            .as_ref()
+            .is_some_and(|client| !client.is_suspect())
+    }
+
+    /// Takes the transactional id over with a fresh client. Whatever transaction the id had open
+    /// is decided when this returns `Ok`, and no earlier request can take effect any more.
+    pub fn replace(&mut self) -> Result<(), Error> {
+        if let Some(old) = self.client.take() {
+            // Its destruction may wait for the network; the new epoch fences it in any case.
+            thread::spawn(move || drop(old));
+        }
+        if self.standby.is_none() {
+            self.prepare_standby();
+        }
+        let standby = self.standby.take().expect("prepared above");
+        let attempt = "connect the producer";
+        let client = match standby.recv_timeout(CALL_TIMEOUT) {
+            Ok(client) => client?,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                self.standby = Some(standby);
+                return Err(Error::new(
+                    attempt,
+                    "the broker does not answer",
+                    Reaction::Wait,
+                ));
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                return Err(Error::new(
+                    attempt,
+                    "the connecting thread died",
+                    Reaction::Wait,
+                ));
+            }
+        };
+        // The next standby warms up while this one works.
+        self.prepare_standby();
+        initialise(&client)?;
+        self.client = Some(client);
+        Ok(())
+    }
+
+    fn prepare_standby(&mut self) {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let (config, names) = (self.config.clone(), self.names.clone());
+        thread::spawn(move || {
+            let client = Client::new(&config, &names).inspect(|client| {
+                client.warm_up(CALL_TIMEOUT);
+            });
+            // Nobody waits any more when the process ends.
+            let _ = sender.send(client);
+        });
+        self.standby = Some(receiver);
+    }
+
+    /// Serves the library's callbacks; cheap, called once per turn.
+    pub fn poll(&self) {
+        if let Some(client) = &self.client {
+            client.poll(Duration::ZERO);
+        }
+    }
+
+    /// Begins a transaction. The producer must be trusted.
+    pub fn begin(&mut self) -> Result<Transaction<'_>, Error> {
+        assert!(
+            self.is_trusted(),
+            "a suspect producer must be replaced before the next begin"
+        );
+        self.client().begin()?;
+        Ok(Transaction { producer: self })
+    }
+
+    fn client(&self) -> &Client {
+        self.client
+            .as_ref()
+            .expect("a transaction needs an initialised client")
+    }
+
+    fn topic_name(&mut self, topic: crate::broker::Topic) -> CString {
+        if let Some((_, name)) = self.topics.iter().find(|(known, _)| *known == topic) {
+            return name.clone();
+        }
+        let name = CString::new(self.names.of(topic)).expect("topic names are checked");
+        self.topics.push((topic, name.clone()));
+        name
+    }
+}
+
+/// `init_transactions`; asked again while the predecessor's markers are under way.
+fn initialise(client: &Client) -> Result<(), Error> {
+    let deadline = clock::now() + CALL_TIMEOUT;
+    loop {
+        match client.initialise(CALL_TIMEOUT) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.reaction == Reaction::Recover && clock::now() < deadline => {
+                tracing::debug!(%error, "asking again");
+                client.poll(Duration::from_millis(20));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+impl Transaction<'_> {
+    pub fn send(&mut self, record: &Outgoing) -> Result<(), Error> {
+        let client = self.producer.client();
+        if client.send(record)? {
+            return Ok(());
+        }
+        let deadline = clock::now() + FLUSH_TIMEOUT;
+        while clock::now() < deadline {
+            client.poll(QUEUE_FULL_PAUSE);
+            if client.send(record)? {
+                return Ok(());
+            }
+        }
+        Err(Error::new(
+            "queue a record",
+            "the queue stayed full",
+            Reaction::Recover,
+        ))
+    }
+
+    /// Delivers what was sent, adds the source positions and commits, in the order that the
+    /// broker is quickest with: offsets before the flush, or a commit with undelivered records,
+    /// cost about 100 ms each.
+    ///
+    /// `membership` is fetched after the flush, freshly, with no poll in between.
+    pub fn commit(
+        self,
+        positions: &[(Partition, i64)],
+        membership: impl FnOnce() -> Result<Membership, Error>,
+    ) -> Result<Committed, Error> {
+        self.producer.client().flush(FLUSH_TIMEOUT)?;
+        let receipts = self.producer.client().take_receipts();
+        let offsets: Vec<_> = positions
+            .iter()
+            .map(|(partition, next)| {
+                (
+                    self.producer.topic_name(partition.topic),
+                    partition.number,
+                    *next,
+                )
+            })
+            .collect();
+        let client = self.producer.client();
+        client.send_offsets(&offsets, &membership()?, CALL_TIMEOUT)?;
+        client.commit(CALL_TIMEOUT)?;
+        Ok(Committed { receipts })
+    }
+}

@@ -1,0 +1,153 @@
+//! Reads logs outside the consumer group: changelogs and the source while a task restores, the
+//! rules topic for as long as the task lives. Committed records only.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _, DefaultConsumerContext};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::topic_partition_list::Offset;
+
+use crate::broker::classify::{self, Error, Reaction, Stop};
+use crate::broker::client::{CALL_TIMEOUT, Settings, list};
+use crate::broker::{Bounds, Names, Partition, Record};
+
+pub struct Reader {
+    client: BaseConsumer<DefaultConsumerContext>,
+    /// Sees records of undecided transactions: knows where a log really ends.
+    watermarks: BaseConsumer<DefaultConsumerContext>,
+    names: Names,
+    /// Where each partition was started.
+    started: BTreeMap<Partition, i64>,
+}
+
+/// A record that is still in the fetch buffer.
+pub struct Fetched<'a> {
+    message: BorrowedMessage<'a>,
+    partition: Partition,
+}
+
+impl Fetched<'_> {
+    pub fn record(&self) -> Record<'_> {
+        Record {
+            partition: self.partition,
+            offset: self.message.offset(),
+            timestamp: self.message.timestamp().to_millis().unwrap_or(0),
+            key: self.message.key(),
+            value: self.message.payload(),
+        }
+    }
+}
+
+impl Reader {
+    pub fn new(settings: &Settings, worker: usize) -> Result<Self, Error> {
+        let failed = |error| Error::new("create a log reader", error, Reaction::Stop(Stop::Failed));
+        let create = |name: &str, isolation: &str| {
+            let config = settings.reader(&format!("{name}-{worker}"), isolation);
+            config.create().map_err(failed)
+        };
+        Ok(Self {
+            client: create("reader", "read_committed")?,
+            watermarks: create("watermarks", "read_uncommitted")?,
+            names: settings.topics.clone(),
+            started: BTreeMap::new(),
+        })
+    }
+
+    /// First offset and high watermark. Asked after the committed offsets were read, the high
+    /// watermark lies above every record of every transaction that those offsets belong to.
+    pub fn bounds(&self, partition: Partition) -> Result<Bounds, Error> {
+        self.watermarks
+            .fetch_watermarks(
+                self.names.of(partition.topic),
+                partition.number,
+                CALL_TIMEOUT,
+            )
+            .map(|(low, high)| Bounds { low, high })
+            .map_err(|error| classify::call("read the end of a log", &error))
+    }
+
+    /// The first offset whose record is not older than `timestamp` (milliseconds), or `None` when
+    /// all are.
+    pub fn offset_at(&self, partition: Partition, timestamp: i64) -> Result<Option<i64>, Error> {
+        let attempt = "find the start of the duplicate window";
+        let asked = list(&self.names, [(partition, Some(timestamp.max(0)))]);
+        let answer = self
+            .watermarks
+            .offsets_for_times(asked, CALL_TIMEOUT)
+            .map_err(|error| classify::call(attempt, &error))?;
+        let elements = answer.elements();
+        let element = elements.first().expect("one partition was asked for");
+        element
+            .error()
+            .map_err(|error| classify::call(attempt, &error))?;
+        match element.offset() {
+            Offset::Offset(offset) => Ok(Some(offset)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Begins to read `partition` at `offset`.
+    pub fn start(&mut self, partition: Partition, offset: i64) -> Result<(), Error> {
+        let attempt = "start to read a log";
+        self.stop(partition)?;
+        // Without metadata the library waits a second before it asks for the partition's leader.
+        self.client
+            .fetch_metadata(Some(self.names.of(partition.topic)), CALL_TIMEOUT)
+            .map_err(|error| classify::call(attempt, &error))?;
+        self.client
+            .incremental_assign(&list(&self.names, [(partition, Some(offset))]))
+            .map_err(|error| classify::call(attempt, &error))?;
+        self.started.insert(partition, offset);
+        Ok(())
+    }
+
+    /// Stops reading `partition`, if it was read.
+    pub fn stop(&mut self, partition: Partition) -> Result<(), Error> {
+        if self.started.remove(&partition).is_none() {
+            return Ok(());
+        }
+        self.client
+            .incremental_unassign(&list(&self.names, [(partition, None)]))
+            .map_err(|error| classify::call("stop reading a log", &error))
+    }
+
+    /// The next record of any partition that is read.
+    pub fn poll(&self, timeout: Duration) -> Result<Option<Fetched<'_>>, Error> {
+        if self.started.is_empty() {
+            return Ok(None);
+        }
+        match self.client.poll(timeout) {
+            None => Ok(None),
+            Some(Ok(message)) => {
+                let topic = self
+                    .names
+                    .role(message.topic())
+                    .expect("only our topics are read");
+                let partition = Partition::new(topic, message.partition());
+                Ok(Some(Fetched { message, partition }))
+            }
+            Some(Err(error)) => match classify::poll(&error) {
+                Some(failure) => Err(failure),
+                None => {
+                    tracing::debug!(%error, "read a log");
+                    Ok(None)
+                }
+            },
+        }
+    }
+
+    /// Where reading has come to, control markers included.
+    pub fn position(&self, partition: Partition) -> Result<i64, Error> {
+        let started = self.started.get(&partition).copied().unwrap_or(0);
+        let positions = self
+            .client
+            .position()
+            .map_err(|error| classify::call("read the reader's position", &error))?;
+        let element = positions.find_partition(self.names.of(partition.topic), partition.number);
+        match element.map(|element| element.offset()) {
+            Some(Offset::Offset(offset)) => Ok(offset),
+            _ => Ok(started),
+        }
+    }
+}

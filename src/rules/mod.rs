@@ -1,0 +1,63 @@
+//! Payout rules from the rule service: each missing key is asked once at a time, off the worker's
+//! thread, until there is a definite answer.
+//!
+//! A worker asks through its [`Desk`] and never waits: [`Desk::request`] starts a flight on the
+//! runtime or joins the one already under way anywhere in this process, and
+//! [`Desk::take_answers`] hands over what has landed. Only "this is the rule" and "there is no
+//! rule" land. Whatever else happens (the service is down, slow, redirects, refuses, answers
+//! nonsense or for another key) is counted, reported and asked again for ever, so default dates
+//! never come from a failure. The way out of a flight nobody needs any more is [`Desk::cancel`].
+//!
+//! - `client`: one question over HTTP; the only place that names reqwest
+//! - `retry`: how long a key waits before it is asked again
+//! - `gate`: how many questions may be on the wire, and how few during an outage
+//! - `resolver`, `desk`: flights, and who waits for them
+//! - `status`: what metrics, readiness and the log see
+
+mod client;
+mod desk;
+mod gate;
+mod resolver;
+mod retry;
+mod status;
+
+use std::time::Duration;
+
+use crate::domain::rule::Rule;
+
+pub use desk::Desk;
+pub use resolver::Resolver;
+pub use status::{Failure, Outcome, Status};
+
+/// What the rule service definitely said about one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    Rule(Rule),
+    /// The service knows the question and has no rule: default dates are right.
+    NoRule,
+}
+
+/// Where the rule service is and how hard it may be asked.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Absolute `http` or `https` address that takes the `POST`s. Called as it stands: proxies of
+    /// the environment are not used.
+    pub url: String,
+    /// One question from connect to the last byte of the answer.
+    pub timeout: Duration,
+    /// Questions on the wire at once, over all workers.
+    pub max_concurrent: usize,
+    /// Called once for each question that got an outcome, on a thread of the runtime.
+    pub on_call: fn(Outcome, Duration),
+}
+
+/// Why no resolver could be made. A person must act: configuration or TLS set-up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("rules.url is not an http or https address: {reason}")]
+    Url { reason: String },
+    #[error("rules.max_concurrent must be at least 1")]
+    NoConcurrency,
+    #[error("create the HTTP client of the rule service")]
+    Client(#[source] Box<dyn std::error::Error + Send + Sync>),
+}

@@ -1,0 +1,62 @@
+//! The state directory: one process at a time, one file per task.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+
+use crate::state::Error;
+
+/// The locked state directory. The lock ends with the process, however it ends.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Directory {
+    /// Creates the directory if needed, takes its lock and sees that files can be written.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        fs::create_dir_all(path)
+            .map_err(|error| Error::unusable(path, "create the state directory", error))?;
+        let lock_path = path.join("LOCK");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .map_err(|error| Error::unusable(&lock_path, "open the lock file", error))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self {
+                path: path.to_owned(),
+                _lock: lock,
+            }),
+            Err(TryLockError::WouldBlock) => Err(Error::unusable(
+                path,
+                "lock the state directory",
+                "another live process uses it (state.directory)",
+            )),
+            Err(TryLockError::Error(error)) => {
+                Err(Error::unusable(path, "lock the state directory", error))
+            }
+        }
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_holder_is_refused_until_the_first_is_gone() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("state");
+        let first = Directory::open(&path).unwrap();
+        let refused = Directory::open(&path).unwrap_err().to_string();
+        assert!(refused.contains("another live process"), "{refused}");
+        drop(first);
+        Directory::open(&path).unwrap();
+    }
+}

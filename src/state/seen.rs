@@ -1,0 +1,761 @@
+//! Store of an ingest task: the first payment of every id inside the duplicate window.
+//!
+//! The source topic is the log of this store: what stands here follows from the records below the
+//! committed position, by the same reading. New ids gather in memory; a checkpoint writes them as
+//! one sorted run and merges small runs. Runs expire whole, by partition time.
+//!
+//! The window is a promise of at least: entries are kept longer by [`Window::slack`], so that
+//! records which arrive that much out of order are still recognised.
+
+use std::collections::BTreeMap;
+#[expect(
+    clippy::disallowed_types,
+    reason = "looked up by id; sorted before it is iterated"
+)]
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use redb::{ReadTransaction, ReadableTable, TableDefinition, TableError, WriteTransaction};
+use serde::{Deserialize, Serialize};
+
+use crate::broker::producer::Committed;
+use crate::state::Error;
+use crate::state::file::{StateFile, checksum};
+use crate::state::run::{self, Builder, Header, Seen};
+
+const RUNS: TableDefinition<u64, &[u8]> = TableDefinition::new("runs");
+const BLOCKS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("blocks");
+const POSITIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("positions");
+
+/// Runs of one generation and like size that are merged into one.
+const MERGE_RUNS: usize = 4;
+
+/// Generations into which the kept time is cut; expiry drops one at a time.
+const GENERATIONS: i64 = 8;
+
+/// The duplicate window, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    length: i64,
+}
+
+impl Window {
+    pub fn new(length: Duration) -> Self {
+        Self {
+            length: i64::try_from(length.as_millis()).unwrap_or(i64::MAX / 8),
+        }
+    }
+
+    /// How far out of order a record may come and still be recognised: the window itself, but at
+    /// least an hour and at most a day.
+    pub fn slack(self) -> i64 {
+        const HOUR: i64 = 3_600_000;
+        self.length.clamp(HOUR, 24 * HOUR)
+    }
+
+    /// How long an entry is kept.
+    pub fn kept(self) -> i64 {
+        self.length.saturating_add(self.slack())
+    }
+
+    pub fn length(self) -> i64 {
+        self.length
+    }
+
+    fn holds(self, a: i64, b: i64) -> bool {
+        a.abs_diff(b) <= self.length.unsigned_abs()
+    }
+}
+
+/// What the store corresponds to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Positions {
+    /// Next offset of the source partition; -1 while none is known.
+    pub source: i64,
+    /// Next offset of the ingest changelog.
+    pub changelog: i64,
+    /// Highest record timestamp so far, but never later than this machine's clock was.
+    pub time: i64,
+    /// Number of the last transaction that is included.
+    pub transaction: u64,
+}
+
+impl Default for Positions {
+    fn default() -> Self {
+        Self { source: -1, changelog: 0, time: 0, transaction: 0 }
+    }
+}
+
+/// Ids are hashes already.
+#[derive(Default)]
+pub struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+    fn write_u128(&mut self, id: u128) {
+        self.0 = u64::try_from(id >> 64).expect("64 bits are left");
+    }
+}
+
+/// Entries by id; an id has more than one when it was settled again past the window.
+#[expect(
+    clippy::disallowed_types,
+    reason = "looked up by id; sorted before it is iterated"
+)]
+#[derive(Default, Clone)]
+pub struct Ids {
+    newest: HashMap<u128, Seen, BuildHasherDefault<IdHasher>>,
+    older: Vec<Seen>,
+}
+
+impl Ids {
+    pub fn insert(&mut self, seen: Seen) {
+        if let Some(previous) = self.newest.insert(seen.id, seen) {
+            self.older.push(previous);
+        }
+    }
+
+    /// The newest entry of this id inside the window around `timestamp`.
+    pub fn find(&self, id: u128, timestamp: i64, window: Window) -> Option<Seen> {
+        let newest = self.newest.get(&id)?;
+        if window.holds(newest.timestamp, timestamp) {
+            return Some(*newest);
+        }
+        let mut older = self.older.iter().rev();
+        older
+            .find(|seen| seen.id == id && window.holds(seen.timestamp, timestamp))
+            .copied()
+    }
+
+    pub fn len(&self) -> usize {
+        self.newest.len() + self.older.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.newest.is_empty()
+    }
+
+    fn extend(&mut self, other: Self) {
+        self.newest.reserve(other.newest.len());
+        for seen in other.sorted() {
+            self.insert(seen);
+        }
+    }
+
+    /// By id; equal ids oldest first.
+    fn sorted(self) -> Vec<Seen> {
+        let mut all: Vec<Seen> = self.newest.into_values().chain(self.older).collect();
+        all.sort_unstable();
+        all
+    }
+}
+
+pub struct Store {
+    file: StateFile,
+    window: Window,
+    active: Ids,
+    frozen: Option<Arc<Ids>>,
+    /// By number; a higher number is newer.
+    runs: Arc<BTreeMap<u64, Header>>,
+    positions: Positions,
+    checkpoint: Option<mpsc::Receiver<Result<Runs, Error>>>,
+}
+
+type Runs = BTreeMap<u64, Header>;
+
+impl Store {
+    pub fn open(
+        path: &Path,
+        identity: &str,
+        cache_bytes: usize,
+        window: Window,
+    ) -> Result<Self, Error> {
+        let file = StateFile::open(path, identity, cache_bytes)?;
+        let (positions, runs) = load(&file)?;
+        Ok(Self {
+            file,
+            window,
+            active: Ids::default(),
+            frozen: None,
+            runs: Arc::new(runs),
+            positions,
+            checkpoint: None,
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    pub fn positions(&self) -> Positions {
+        self.positions
+    }
+
+    pub fn window(&self) -> Window {
+        self.window
+    }
+
+    /// The first payment of this id inside the window around `timestamp`.
+    pub fn find(&self, id: u128, timestamp: i64) -> Result<Option<Seen>, Error> {
+        let in_memory = self.active.find(id, timestamp, self.window).or_else(|| {
+            let frozen = self.frozen.as_ref()?;
+            frozen.find(id, timestamp, self.window)
+        });
+        if in_memory.is_some() {
+            return Ok(in_memory);
+        }
+        let mut read = None;
+        for (number, header) in self.runs.iter().rev() {
+            let near = timestamp >= header.oldest.saturating_sub(self.window.length)
+                && timestamp <= header.newest.saturating_add(self.window.length);
+            if near && header.may_hold(id) {
+                let read = match &read {
+                    Some(read) => read,
+                    None => read.insert(self.file.read()?),
+                };
+                if let Some(seen) = self.find_in_run(read, *number, header, (id, timestamp))? {
+                    return Ok(Some(seen));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn find_in_run(
+        &self,
+        read: &ReadTransaction,
+        number: u64,
+        header: &Header,
+        (id, timestamp): (u128, i64),
+    ) -> Result<Option<Seen>, Error> {
+        let table = read
+            .open_table(BLOCKS)
+            .map_err(|error| self.file.table_error(&error))?;
+        let mut newest = None;
+        for block in header.blocks_of(id) {
+            let stored = table
+                .get((number, block))
+                .map_err(|error| self.file.storage_error(&error))?
+                .ok_or_else(|| self.file.damaged("a block of a run is missing"))?;
+            let bytes = checked_block(&self.file, (number, block), stored.value())?;
+            let found = run::find(bytes, id)
+                .ok_or_else(|| self.file.damaged("a block has an impossible length"))?;
+            newest = found
+                .filter(|seen| self.window.holds(seen.timestamp, timestamp))
+                .last()
+                .or(newest);
+        }
+        Ok(newest)
+    }
+
+    /// Advances the store by a committed batch.
+    pub fn apply(&mut self, ids: Ids, positions: Positions, _permit: &Committed) {
+        self.replay(ids, positions);
+    }
+
+    /// Takes over what was read again from the log.
+    pub fn replay(&mut self, ids: Ids, positions: Positions) {
+        self.active.extend(ids);
+        self.positions = positions;
+    }
+
+    /// How many ids wait for a checkpoint.
+    pub fn unsaved(&self) -> usize {
+        self.active.len() + self.frozen.as_ref().map_or(0, |frozen| frozen.len())
+    }
+
+    /// Memory of filters and indexes, in bytes.
+    pub fn memory(&self) -> usize {
+        self.runs.values().map(Header::memory).sum()
+    }
+
+    /// Begins to make the store durable on `background`; nothing when one is still under way.
+    pub fn begin_checkpoint(&mut self, background: &dyn Fn(Box<dyn FnOnce() + Send>)) {
+        if self.checkpoint.is_some() {
+            return;
+        }
+        let job = self.freeze();
+        let (sender, receiver) = mpsc::sync_channel(1);
+        background(Box::new(move || {
+            let result = job.write();
+            // Nobody waits any more when the task was closed.
+            let _ = sender.send(result);
+        }));
+        self.checkpoint = Some(receiver);
+    }
+
+    /// Collects a checkpoint that has ended.
+    pub fn poll_checkpoint(&mut self) -> Result<(), Error> {
+        match self.checkpoint.as_ref().map(mpsc::Receiver::try_recv) {
+            None | Some(Err(mpsc::TryRecvError::Empty)) => Ok(()),
+            Some(Ok(result)) => self.finish_checkpoint(result),
+            Some(Err(mpsc::TryRecvError::Disconnected)) => {
+                panic!("the checkpoint thread is gone")
+            }
+        }
+    }
+
+    /// Makes the store durable before it returns.
+    pub fn checkpoint(&mut self) -> Result<(), Error> {
+        if let Some(receiver) = self.checkpoint.take() {
+            let result = receiver
+                .recv()
+                .expect("the checkpoint thread outlives its jobs");
+            self.finish_checkpoint(result)?;
+        }
+        let result = self.freeze().write();
+        self.finish_checkpoint(result)
+    }
+
+    fn freeze(&mut self) -> Checkpoint {
+        let frozen = Arc::new(std::mem::take(&mut self.active));
+        self.frozen = Some(Arc::clone(&frozen));
+        Checkpoint {
+            file: self.file.clone(),
+            ids: frozen,
+            runs: Arc::clone(&self.runs),
+            positions: self.positions,
+            kept: self.window.kept(),
+            lead: self.window.length,
+        }
+    }
+
+    fn finish_checkpoint(&mut self, result: Result<Runs, Error>) -> Result<(), Error> {
+        self.checkpoint = None;
+        let frozen = self.frozen.take();
+        match result {
+            Ok(runs) => {
+                self.runs = Arc::new(runs);
+                Ok(())
+            }
+            Err(error) => {
+                if let Some(frozen) = frozen {
+                    let newer = std::mem::replace(&mut self.active, Ids::clone(&frozen));
+                    self.active.extend(newer);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+fn load(file: &StateFile) -> Result<(Positions, Runs), Error> {
+    let read = file.read()?;
+    let positions = match read.open_table(POSITIONS) {
+        Err(TableError::TableDoesNotExist(_)) => Positions::default(),
+        Err(error) => return Err(file.table_error(&error)),
+        Ok(table) => match table
+            .get("positions")
+            .map_err(|error| file.storage_error(&error))?
+        {
+            None => Positions::default(),
+            Some(value) => decode(file, b"positions", value.value())?,
+        },
+    };
+    let mut runs = Runs::new();
+    match read.open_table(RUNS) {
+        Err(TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(file.table_error(&error)),
+        Ok(table) => {
+            for entry in table.iter().map_err(|error| file.storage_error(&error))? {
+                let (number, value) = entry.map_err(|error| file.storage_error(&error))?;
+                let number = number.value();
+                runs.insert(number, decode(file, &number.to_be_bytes(), value.value())?);
+            }
+        }
+    }
+    Ok((positions, runs))
+}
+
+fn encode(key: &[u8], value: &impl Serialize) -> Vec<u8> {
+    let mut bytes = postcard::to_stdvec(value).expect("numbers and vectors of numbers");
+    let sum = checksum(key, &bytes);
+    bytes.extend_from_slice(&sum);
+    bytes
+}
+
+fn decode<T: for<'a> Deserialize<'a>>(
+    file: &StateFile,
+    key: &[u8],
+    stored: &[u8],
+) -> Result<T, Error> {
+    let value = match stored.split_last_chunk::<4>() {
+        Some((value, sum)) if checksum(key, value) == *sum => value,
+        _ => return Err(file.damaged("wrong checksum of a header")),
+    };
+    postcard::from_bytes(value).map_err(|_| file.damaged("a header cannot be read"))
+}
+
+fn block_key((run, block): (u64, u32)) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..8].copy_from_slice(&run.to_be_bytes());
+    key[8..].copy_from_slice(&block.to_be_bytes());
+    key
+}
+
+fn checked_block<'a>(
+    file: &StateFile,
+    at: (u64, u32),
+    stored: &'a [u8],
+) -> Result<&'a [u8], Error> {
+    match stored.split_last_chunk::<4>() {
+        Some((block, sum)) if checksum(&block_key(at), block) == *sum => Ok(block),
+        _ => Err(file.damaged("wrong checksum of a block")),
+    }
+}
+
+/// A checkpoint: writes new ids as a run, merges runs of like size, drops what has expired.
+struct Checkpoint {
+    file: StateFile,
+    ids: Arc<Ids>,
+    runs: Arc<Runs>,
+    positions: Positions,
+    kept: i64,
+    /// How far ahead of partition time a timestamp is believed.
+    lead: i64,
+}
+
+impl Checkpoint {
+    fn write(self) -> Result<Runs, Error> {
+        let mut runs = Runs::clone(&self.runs);
+        let file = self.file.clone();
+        file.write(|write, file| {
+            self.drop_expired(write, file, &mut runs)?;
+            if !self.ids.is_empty() {
+                let number = runs.keys().next_back().map_or(0, |last| last + 1);
+                let entries = Ids::clone(&self.ids).sorted();
+                let header = self.write_run(write, file, number, entries.into_iter().map(Ok))?;
+                runs.insert(number, header);
+                self.merge(write, file, &mut runs)?;
+            }
+            let mut table = write
+                .open_table(POSITIONS)
+                .map_err(|error| file.table_error(&error))?;
+            let value = encode(b"positions", &self.positions);
+            table
+                .insert("positions", value.as_slice())
+                .map_err(|error| file.storage_error(&error))?;
+            Ok(())
+        })?;
+        Ok(runs)
+    }
+
+    fn drop_expired(
+        &self,
+        write: &WriteTransaction,
+        file: &StateFile,
+        runs: &mut Runs,
+    ) -> Result<(), Error> {
+        let now = self.positions.time;
+        let expired: Vec<u64> = runs
+            .iter()
+            .filter(|(_, header)| header.expires_at < now)
+            .map(|(number, _)| *number)
+            .collect();
+        for number in expired {
+            remove_run(write, file, number, runs)?;
+        }
+        Ok(())
+    }
+
+    fn write_run(
+        &self,
+        write: &WriteTransaction,
+        file: &StateFile,
+        number: u64,
+        entries: impl ExactSizeIterator<Item = Result<Seen, Error>>,
+    ) -> Result<Header, Error> {
+        let generation = self
+            .positions
+            .time
+            .div_euclid((self.kept / GENERATIONS).max(1));
+        let mut builder = Builder::new(generation, entries.len());
+        let mut blocks = write
+            .open_table(BLOCKS)
+            .map_err(|error| file.table_error(&error))?;
+        let mut put = |(block, mut bytes): (u32, Vec<u8>)| -> Result<(), Error> {
+            let sum = checksum(&block_key((number, block)), &bytes);
+            bytes.extend_from_slice(&sum);
+            blocks
+                .insert((number, block), bytes.as_slice())
+                .map_err(|error| file.storage_error(&error))?;
+            Ok(())
+        };
+        for entry in entries {
+            let entry = entry?;
+            let believed = entry
+                .timestamp
+                .min(self.positions.time.saturating_add(self.lead));
+            if let Some(block) = builder.push(&entry, believed.saturating_add(self.kept)) {
+                put(block)?;
+            }
+        }
+        let (last, header) = builder.finish();
+        last.map_or(Ok(()), &mut put)?;
+        let mut table = write
+            .open_table(RUNS)
+            .map_err(|error| file.table_error(&error))?;
+        let value = encode(&number.to_be_bytes(), &header);
+        table
+            .insert(number, value.as_slice())
+            .map_err(|error| file.storage_error(&error))?;
+        Ok(header)
+    }
+
+    /// Merges the newest runs while enough of one generation have about the same size.
+    fn merge(
+        &self,
+        write: &WriteTransaction,
+        file: &StateFile,
+        runs: &mut Runs,
+    ) -> Result<(), Error> {
+        while let Some(parts) = mergeable(runs) {
+            let mut entries = Vec::new();
+            for number in &parts {
+                let blocks = runs[number].blocks();
+                let table = write
+                    .open_table(BLOCKS)
+                    .map_err(|error| file.table_error(&error))?;
+                for block in 0..blocks {
+                    let stored = table
+                        .get((*number, block))
+                        .map_err(|error| file.storage_error(&error))?
+                        .ok_or_else(|| file.damaged("a block of a run is missing"))?;
+                    let bytes = checked_block(file, (*number, block), stored.value())?;
+                    let read = run::entries(bytes)
+                        .ok_or_else(|| file.damaged("a block has an impossible length"))?;
+                    entries.extend(read);
+                }
+            }
+            entries.sort_unstable();
+            for number in &parts {
+                remove_run(write, file, *number, runs)?;
+            }
+            let number = *parts.last().expect("several runs are merged");
+            let header = self.write_run(write, file, number, entries.into_iter().map(Ok))?;
+            runs.insert(number, header);
+        }
+        Ok(())
+    }
+}
+
+/// The newest runs that are worth one: [`MERGE_RUNS`] in a row of one generation, none of them
+/// more than that many times larger than the newest.
+fn mergeable(runs: &Runs) -> Option<Vec<u64>> {
+    let (_, newest) = runs.last_key_value()?;
+    let limit = newest.entries.max(1024) * MERGE_RUNS as u64;
+    let parts: Vec<u64> = runs
+        .iter()
+        .rev()
+        .take_while(|(_, header)| header.generation == newest.generation && header.entries <= limit)
+        .map(|(number, _)| *number)
+        .collect();
+    (parts.len() >= MERGE_RUNS).then(|| parts.into_iter().rev().collect())
+}
+
+fn remove_run(
+    write: &WriteTransaction,
+    file: &StateFile,
+    number: u64,
+    runs: &mut Runs,
+) -> Result<(), Error> {
+    let header = runs.remove(&number).expect("only known runs are removed");
+    let mut blocks = write
+        .open_table(BLOCKS)
+        .map_err(|error| file.table_error(&error))?;
+    for block in 0..header.blocks() {
+        blocks
+            .remove((number, block))
+            .map_err(|error| file.storage_error(&error))?;
+    }
+    let mut table = write
+        .open_table(RUNS)
+        .map_err(|error| file.table_error(&error))?;
+    table
+        .remove(number)
+        .map_err(|error| file.storage_error(&error))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 24 * 3_600_000;
+
+    fn store(path: &Path) -> Store {
+        let window = Window::new(Duration::from_secs(7 * 24 * 3600));
+        Store::open(path, "a/0", 4 << 20, window).unwrap()
+    }
+
+    fn id(number: i64) -> u128 {
+        let hash = blake3::hash(&number.to_be_bytes());
+        u128::from_be_bytes(*hash.as_bytes().first_chunk().unwrap())
+    }
+
+    fn add(store: &mut Store, number: i64, timestamp: i64) {
+        let mut ids = Ids::default();
+        ids.insert(Seen {
+            id: id(number),
+            offset: number,
+            timestamp,
+            fingerprint: 1,
+        });
+        let mut positions = store.positions();
+        positions.source += 1;
+        positions.time = positions.time.max(timestamp);
+        store.replay(ids, positions);
+    }
+
+    #[test]
+    fn ids_are_found_in_memory_in_runs_and_after_a_reopening() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("seen.redb");
+        let mut seen = store(&path);
+        for number in 0..5000 {
+            add(&mut seen, number, DAY);
+            if number % 300 == 299 {
+                seen.checkpoint().unwrap();
+            }
+        }
+        assert!(seen.runs.len() < 10, "{} runs", seen.runs.len());
+        for number in 0..5000 {
+            let found = seen.find(id(number), DAY).unwrap().map(|seen| seen.offset);
+            assert_eq!(found, Some(number));
+        }
+        assert_eq!(seen.find(id(5000), DAY).unwrap(), None);
+        let positions = seen.positions();
+        seen.checkpoint().unwrap();
+        drop(seen);
+        let seen = store(&path);
+        assert_eq!(seen.positions(), positions);
+        for number in 0..5000 {
+            assert!(seen.find(id(number), DAY).unwrap().is_some());
+        }
+    }
+
+    #[test]
+    fn what_was_not_checkpointed_is_gone_after_a_crash_and_the_positions_say_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("seen.redb");
+        let mut seen = store(&path);
+        add(&mut seen, 1, DAY);
+        seen.checkpoint().unwrap();
+        add(&mut seen, 2, DAY);
+        drop(seen);
+        let seen = store(&path);
+        assert_eq!(seen.positions().source, 0);
+        assert_eq!(seen.find(id(2), DAY).unwrap(), None);
+    }
+
+    #[test]
+    fn the_window_is_exact_and_reaches_in_both_directions() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut seen = store(&directory.path().join("seen.redb"));
+        add(&mut seen, 1, 10 * DAY);
+        for checkpoint in [false, true] {
+            if checkpoint {
+                seen.checkpoint().unwrap();
+            }
+            for (timestamp, found) in [
+                (17 * DAY, true),
+                (17 * DAY + 1, false),
+                (3 * DAY, true),
+                (3 * DAY - 1, false),
+            ] {
+                assert_eq!(
+                    seen.find(id(1), timestamp).unwrap().is_some(),
+                    found,
+                    "{timestamp}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn of_several_firsts_the_newest_inside_the_window_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut seen = store(&directory.path().join("seen.redb"));
+        for (offset, timestamp) in [(1, DAY), (2, 9 * DAY), (3, 17 * DAY)] {
+            let mut ids = Ids::default();
+            ids.insert(Seen {
+                id: id(1),
+                offset,
+                timestamp,
+                fingerprint: 1,
+            });
+            seen.replay(
+                ids,
+                Positions {
+                    time: timestamp,
+                    ..seen.positions()
+                },
+            );
+        }
+        for checkpoint in [false, true] {
+            if checkpoint {
+                seen.checkpoint().unwrap();
+            }
+            let offset = |timestamp| seen.find(id(1), timestamp).unwrap().map(|seen| seen.offset);
+            assert_eq!(offset(18 * DAY), Some(3));
+            assert_eq!(offset(14 * DAY), Some(3));
+            assert_eq!(offset(9 * DAY), Some(2));
+            assert_eq!(offset(0), Some(1));
+        }
+    }
+
+    #[test]
+    fn runs_expire_whole_and_a_date_in_the_far_future_does_not_keep_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut seen = store(&directory.path().join("seen.redb"));
+        let mut ids = Ids::default();
+        ids.insert(Seen {
+            id: id(1),
+            offset: 1,
+            timestamp: 90_000 * DAY,
+            fingerprint: 1,
+        });
+        seen.replay(
+            ids,
+            Positions {
+                time: DAY,
+                ..Positions::default()
+            },
+        );
+        seen.checkpoint().unwrap();
+        assert_eq!(seen.runs.len(), 1);
+        add(&mut seen, 2, 17 * DAY);
+        seen.checkpoint().unwrap();
+        assert_eq!(seen.runs.len(), 1);
+        assert_eq!(seen.find(id(1), 90_000 * DAY).unwrap(), None);
+        assert!(seen.find(id(2), 17 * DAY).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_flipped_bit_in_a_block_is_damage_and_never_an_answer() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut seen = store(&directory.path().join("seen.redb"));
+        add(&mut seen, 1, DAY);
+        seen.checkpoint().unwrap();
+        seen.file
+            .write(|write, _| {
+                let mut blocks = write.open_table(BLOCKS).unwrap();
+                let mut block = blocks.get((0, 0)).unwrap().unwrap().value().to_vec();
+                block[20] ^= 1;
+                blocks.insert((0, 0), block.as_slice()).unwrap();
+                Ok(())
+            })
+            .unwrap();
+        assert!(matches!(seen.find(id(1), DAY), Err(Error::Damaged { .. })));
+    }
+}

@@ -1,0 +1,397 @@
+//! Store of a settle task: totals and rules by rule key, and the positions they correspond to.
+//!
+//! What was committed since the last checkpoint lies in memory, in front of the file. A checkpoint
+//! freezes that part, writes it in the background in key order, and drops it. Readers on other
+//! threads see memory and file as one.
+
+use std::collections::BTreeMap;
+#[expect(
+    clippy::disallowed_types,
+    reason = "looked up by key; iterated only after sorting"
+)]
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock, mpsc};
+
+use redb::{TableDefinition, TableError};
+use serde::{Deserialize, Serialize};
+
+use crate::broker::producer::Committed;
+use crate::codec::stored::{KeyState, StoredRule};
+use crate::domain::rule::RuleKey;
+use crate::domain::totals::Totals;
+use crate::state::file::{StateFile, checksum};
+use crate::state::{Error, view};
+
+const KEYS: TableDefinition<&str, &[u8]> = TableDefinition::new("keys");
+const POSITIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("positions");
+
+#[expect(
+    clippy::disallowed_types,
+    reason = "looked up by key; iterated only after sorting"
+)]
+type Changes = HashMap<RuleKey, KeyState>;
+
+/// What the state corresponds to. All are next offsets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Positions {
+    /// Of the bases partition; -1 while none is known.
+    pub source: i64,
+    pub changelog: i64,
+    pub rules: i64,
+    /// Number of the last transaction that is included.
+    pub transaction: u64,
+}
+
+impl Default for Positions {
+    fn default() -> Self {
+        Self { source: -1, changelog: 0, rules: 0, transaction: 0 }
+    }
+}
+
+struct Memory {
+    /// Committed since the last checkpoint began.
+    active: Changes,
+    /// Being written by the checkpoint that is under way.
+    frozen: Option<Arc<Changes>>,
+    positions: Positions,
+}
+
+struct Shared {
+    file: StateFile,
+    memory: RwLock<Memory>,
+}
+
+pub struct Store {
+    shared: Arc<Shared>,
+    checkpoint: Option<mpsc::Receiver<Result<(), Error>>>,
+}
+
+/// What a batch changes in the store.
+pub struct Batch {
+    pub keys: Vec<(RuleKey, KeyState)>,
+    pub positions: Positions,
+}
+
+impl Store {
+    pub fn open(path: &Path, identity: &str, cache_bytes: usize) -> Result<Self, Error> {
+        let file = StateFile::open(path, identity, cache_bytes)?;
+        let positions = read_positions(&file)?;
+        let memory = Memory {
+            active: Changes::default(),
+            frozen: None,
+            positions,
+        };
+        Ok(Self {
+            shared: Arc::new(Shared {
+                file,
+                memory: RwLock::new(memory),
+            }),
+            checkpoint: None,
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        self.shared.file.path()
+    }
+
+    pub fn positions(&self) -> Positions {
+        self.shared
+            .memory
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .positions
+    }
+
+    /// What is committed for a key.
+    pub fn get(&self, key: &str) -> Result<Option<KeyState>, Error> {
+        self.shared.get(key).map(|(state, _)| state)
+    }
+
+    /// Advances the state by a committed batch.
+    pub fn apply(&mut self, batch: Batch, _permit: &Committed) {
+        self.put(batch);
+    }
+
+    /// Takes over what was read from the log, where only committed records are read.
+    pub fn replay(&mut self, batch: Batch) {
+        self.put(batch);
+    }
+
+    fn put(&mut self, batch: Batch) {
+        let mut memory = self
+            .shared
+            .memory
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        memory.active.extend(batch.keys);
+        memory.positions = batch.positions;
+    }
+
+    /// How many keys wait for a checkpoint.
+    pub fn unsaved(&self) -> usize {
+        let memory = self
+            .shared
+            .memory
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        memory.active.len() + memory.frozen.as_ref().map_or(0, |frozen| frozen.len())
+    }
+
+    /// A view for queries on other threads.
+    pub fn view(&self) -> Arc<dyn view::Source> {
+        Arc::clone(&self.shared) as Arc<dyn view::Source>
+    }
+
+    /// Begins to make the state durable on `background`; nothing when one is still under way.
+    pub fn begin_checkpoint(&mut self, background: &dyn Fn(Box<dyn FnOnce() + Send>)) {
+        if self.checkpoint.is_some() {
+            return;
+        }
+        let (frozen, positions) = self.freeze();
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let shared = Arc::clone(&self.shared);
+        background(Box::new(move || {
+            let result = write(&shared.file, &frozen, positions);
+            drop((frozen, shared));
+            // Nobody waits any more when the task was closed.
+            let _ = sender.send(result);
+        }));
+        self.checkpoint = Some(receiver);
+    }
+
+    /// Collects a checkpoint that has ended.
+    pub fn poll_checkpoint(&mut self) -> Result<(), Error> {
+        match self.checkpoint.as_ref().map(mpsc::Receiver::try_recv) {
+            None | Some(Err(mpsc::TryRecvError::Empty)) => Ok(()),
+            Some(Ok(result)) => self.finish_checkpoint(result),
+            Some(Err(mpsc::TryRecvError::Disconnected)) => {
+                panic!("the checkpoint thread is gone")
+            }
+        }
+    }
+
+    /// Makes the state durable before it returns.
+    pub fn checkpoint(&mut self) -> Result<(), Error> {
+        if let Some(receiver) = self.checkpoint.take() {
+            let result = receiver
+                .recv()
+                .expect("the checkpoint thread outlives its jobs");
+            self.finish_checkpoint(result)?;
+        }
+        let (frozen, positions) = self.freeze();
+        let result = write(&self.shared.file, &frozen, positions);
+        drop(frozen);
+        self.finish_checkpoint(result)
+    }
+
+    fn freeze(&mut self) -> (Arc<Changes>, Positions) {
+        let mut memory = self
+            .shared
+            .memory
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let frozen = Arc::new(std::mem::take(&mut memory.active));
+        memory.frozen = Some(Arc::clone(&frozen));
+        (frozen, memory.positions)
+    }
+
+    fn finish_checkpoint(&mut self, result: Result<(), Error>) -> Result<(), Error> {
+        self.checkpoint = None;
+        let mut memory = self
+            .shared
+            .memory
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let frozen = memory.frozen.take();
+        if result.is_err()
+            && let Some(frozen) = frozen
+        {
+            // Still only in memory: newer values win.
+            let mut merged = Changes::clone(&frozen);
+            merged.extend(std::mem::take(&mut memory.active));
+            memory.active = merged;
+        }
+        result
+    }
+}
+
+fn read_positions(file: &StateFile) -> Result<Positions, Error> {
+    let read = file.read()?;
+    let table = match read.open_table(POSITIONS) {
+        Ok(table) => table,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(Positions::default()),
+        Err(error) => return Err(file.table_error(&error)),
+    };
+    let value = table
+        .get("positions")
+        .map_err(|error| file.storage_error(&error))?;
+    match value {
+        None => Ok(Positions::default()),
+        Some(value) => {
+            let bytes = checked(file, b"positions", value.value())?;
+            postcard::from_bytes(bytes).map_err(|_| file.damaged("its positions cannot be read"))
+        }
+    }
+}
+
+/// The value without its checksum.
+fn checked<'a>(file: &StateFile, key: &[u8], stored: &'a [u8]) -> Result<&'a [u8], Error> {
+    match stored.split_last_chunk::<4>() {
+        Some((value, sum)) if checksum(key, value) == *sum => Ok(value),
+        _ => Err(file.damaged(format!(
+            "wrong checksum at {:?}",
+            String::from_utf8_lossy(key)
+        ))),
+    }
+}
+
+fn with_checksum(key: &[u8], mut value: Vec<u8>) -> Vec<u8> {
+    let sum = checksum(key, &value);
+    value.extend_from_slice(&sum);
+    value
+}
+
+fn write(file: &StateFile, changes: &Changes, positions: Positions) -> Result<(), Error> {
+    let sorted: BTreeMap<&str, &KeyState> = changes
+        .iter()
+        .map(|(key, state)| (key.as_str(), state))
+        .collect();
+    file.write(|write, file| {
+        let mut keys = write
+            .open_table(KEYS)
+            .map_err(|error| file.table_error(&error))?;
+        for (key, state) in sorted {
+            let value = with_checksum(key.as_bytes(), state.encode());
+            keys.insert(key, value.as_slice())
+                .map_err(|error| file.storage_error(&error))?;
+        }
+        let bytes = postcard::to_stdvec(&positions).expect("four numbers");
+        let value = with_checksum(b"positions", bytes);
+        let mut table = write
+            .open_table(POSITIONS)
+            .map_err(|error| file.table_error(&error))?;
+        table
+            .insert("positions", value.as_slice())
+            .map_err(|error| file.storage_error(&error))?;
+        Ok(())
+    })
+}
+
+impl Shared {
+    fn get(&self, key: &str) -> Result<(Option<KeyState>, i64), Error> {
+        let (read, position) = {
+            let memory = self.memory.read().unwrap_or_else(PoisonError::into_inner);
+            let frozen = || memory.frozen.as_ref().and_then(|frozen| frozen.get(key));
+            if let Some(state) = memory.active.get(key).or_else(frozen) {
+                return Ok((Some(state.clone()), memory.positions.source));
+            }
+            // Begun under the lock: a checkpoint cannot slip between memory and file.
+            (self.file.read()?, memory.positions.source)
+        };
+        let table = match read.open_table(KEYS) {
+            Ok(table) => table,
+            Err(TableError::TableDoesNotExist(_)) => return Ok((None, position)),
+            Err(error) => return Err(self.file.table_error(&error)),
+        };
+        let value = table
+            .get(key)
+            .map_err(|error| self.file.storage_error(&error))?;
+        let state = value
+            .map(|value| self.decode(key, value.value()))
+            .transpose()?;
+        Ok((state, position))
+    }
+
+    fn decode(&self, key: &str, stored: &[u8]) -> Result<KeyState, Error> {
+        let value = checked(&self.file, key.as_bytes(), stored)?;
+        KeyState::decode(value).map_err(|error| self.file.damaged(error.to_string()))
+    }
+
+    fn page(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<(Vec<(String, Totals)>, i64), Error> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let (mut found, read, position) = {
+            let memory = self.memory.read().unwrap_or_else(PoisonError::into_inner);
+            let mut found: BTreeMap<String, Totals> = BTreeMap::new();
+            let in_memory = memory.frozen.iter().flat_map(|frozen| frozen.iter());
+            for (key, state) in in_memory.chain(&memory.active) {
+                if state.totals.count > 0 && after.is_none_or(|after| key.as_str() > after) {
+                    found.insert(key.as_str().to_owned(), state.totals);
+                }
+            }
+            (found, self.file.read()?, memory.positions.source)
+        };
+        match read.open_table(KEYS) {
+            Err(TableError::TableDoesNotExist(_)) => {}
+            Err(error) => return Err(self.file.table_error(&error)),
+            Ok(table) => {
+                let from = after.map_or(Unbounded, Excluded);
+                let range = table
+                    .range::<&str>((from, Unbounded))
+                    .map_err(|error| self.file.storage_error(&error))?;
+                // The first `limit` of memory and file together stand among the first `limit` of
+                // the file, or in memory.
+                let mut left = limit;
+                for entry in range {
+                    if left == 0 {
+                        break;
+                    }
+                    let (key, value) = entry.map_err(|error| self.file.storage_error(&error))?;
+                    let totals = self.decode(key.value(), value.value())?.totals;
+                    if totals.count > 0 {
+                        left -= 1;
+                        found.entry(key.value().to_owned()).or_insert(totals);
+                    }
+                }
+            }
+        }
+        Ok((found.into_iter().take(limit).collect(), position))
+    }
+}
+
+impl view::Source for Shared {
+    fn get(&self, rule_key: &str) -> Result<(Option<Totals>, i64), view::Error> {
+        let (state, position) = self
+            .get(rule_key)
+            .map_err(|error| view::Error(error.to_string()))?;
+        let totals = state
+            .map(|state| state.totals)
+            .filter(|totals| totals.count > 0);
+        Ok((totals, position))
+    }
+
+    fn page(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<(Vec<(String, Totals)>, i64), view::Error> {
+        self.page(after, limit)
+            .map_err(|error| view::Error(error.to_string()))
+    }
+}
+
+/// Folds a record of the rules topic into what is known of its key: the higher offset wins.
+/// `None` as rule forgets. `None` as answer means that nothing changes.
+pub fn fold_rule(
+    known: Option<KeyState>,
+    rule: Option<StoredRule>,
+    offset: i64,
+) -> Option<KeyState> {
+    let mut state = known.unwrap_or_default();
+    if state
+        .rule
+        .as_ref()
+        .is_some_and(|stored| stored.offset >= offset)
+    {
+        return None;
+    }
+    if state.rule.is_none() && rule.is_none() {
+        return None;
+    }
+    state.rule = rule;
+    Some(state)
+}

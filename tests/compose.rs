@@ -1,0 +1,383 @@
+//! `compose.yaml` and `Dockerfile` agree with themselves, with each other and with the program.
+//! No container engine runs here: what is checked is the text.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_norway::{Mapping, Value};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const INSTANCES: [&str; 3] = ["settle-0", "settle-1", "settle-2"];
+
+/// Keys that a service may have here. A misspelt key would be ignored or refused by the engine.
+const SERVICE_KEYS: &[&str] = &[
+    "build",
+    "cap_drop",
+    "command",
+    "depends_on",
+    "entrypoint",
+    "environment",
+    "healthcheck",
+    "image",
+    "mem_limit",
+    "ports",
+    "read_only",
+    "restart",
+    "security_opt",
+    "stop_grace_period",
+    "tmpfs",
+    "volumes",
+];
+const HEALTH_KEYS: &[&str] = &[
+    "disable",
+    "interval",
+    "retries",
+    "start_interval",
+    "start_period",
+    "test",
+    "timeout",
+];
+
+struct Compose(Value);
+
+impl Compose {
+    fn read() -> Self {
+        let text = fs::read_to_string(Path::new(ROOT).join("compose.yaml")).unwrap();
+        let mut compose: Value = serde_norway::from_str(&text).unwrap();
+        compose.apply_merge().unwrap();
+        Self(compose)
+    }
+
+    fn services(&self) -> BTreeMap<&str, &Mapping> {
+        self.0["services"]
+            .as_mapping()
+            .unwrap()
+            .iter()
+            .map(|(name, service)| (name.as_str().unwrap(), service.as_mapping().unwrap()))
+            .collect()
+    }
+
+    fn service(&self, name: &str) -> &Mapping {
+        self.services()[name]
+    }
+}
+
+fn texts(list: Option<&Value>) -> Vec<&str> {
+    let list = list.and_then(Value::as_sequence);
+    list.into_iter()
+        .flatten()
+        .map(|item| item.as_str().unwrap())
+        .collect()
+}
+
+fn environment(service: &Mapping) -> BTreeMap<&str, &str> {
+    let variables = service.get("environment").and_then(Value::as_mapping);
+    variables
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| (name.as_str().unwrap(), value.as_str().unwrap()))
+        .collect()
+}
+
+/// What ends in the service's containers, as (host address, host port, container port).
+fn ports(service: &Mapping) -> Vec<(&str, &str, &str)> {
+    texts(service.get("ports"))
+        .into_iter()
+        .map(|port| {
+            let parts: Vec<&str> = port.split(':').collect();
+            let [address, host, container] = parts[..] else {
+                panic!("{port}: write address:host:container")
+            };
+            (address, host, container)
+        })
+        .collect()
+}
+
+/// (source, path in the container) of each volume.
+fn volumes(service: &Mapping) -> Vec<(&str, &str)> {
+    texts(service.get("volumes"))
+        .into_iter()
+        .map(|volume| {
+            let (source, target) = volume.split_once(':').unwrap();
+            (source, target.split(':').next().unwrap())
+        })
+        .collect()
+}
+
+fn has_healthcheck(service: &Mapping) -> bool {
+    service
+        .get("healthcheck")
+        .is_some_and(|check| check.get("test").is_some() && check.get("disable").is_none())
+}
+
+#[test]
+fn every_key_is_one_that_compose_knows() {
+    let compose = Compose::read();
+    for (key, _) in compose.0.as_mapping().unwrap() {
+        let key = key.as_str().unwrap();
+        let known = ["name", "services", "volumes"].contains(&key);
+        assert!(known || key.starts_with("x-"), "{key}");
+    }
+    for (name, service) in compose.services() {
+        for (key, _) in service {
+            assert!(
+                SERVICE_KEYS.contains(&key.as_str().unwrap()),
+                "{name}: {key:?}"
+            );
+        }
+        let health = service.get("healthcheck").and_then(Value::as_mapping);
+        for (key, _) in health.into_iter().flatten() {
+            assert!(
+                HEALTH_KEYS.contains(&key.as_str().unwrap()),
+                "{name}: {key:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_image_is_pinned_to_a_release() {
+    let compose = Compose::read();
+    for (name, service) in compose.services() {
+        let image = service["image"].as_str().unwrap();
+        let (repository, tag) = image.split_once(':').unwrap();
+        let version = tag.split('-').next().unwrap();
+        let is_release =
+            version.contains('.') && version.chars().all(|c| c.is_ascii_digit() || c == '.');
+        assert!(is_release, "{name}: {image}");
+        if repository == "settle" {
+            assert_eq!(tag, env!("CARGO_PKG_VERSION"), "{name}");
+        }
+    }
+    for line in dockerfile()
+        .lines()
+        .filter(|line| line.starts_with("FROM "))
+    {
+        let image = line.split_whitespace().nth(1).unwrap();
+        let tag = image.split_once(':').unwrap().1;
+        assert!(tag.contains('.'), "{line}");
+    }
+}
+
+#[test]
+fn one_service_builds_the_image_that_others_use() {
+    let compose = Compose::read();
+    let services = compose.services();
+    let builders: Vec<_> = services
+        .iter()
+        .filter(|(_, service)| service.contains_key("build"))
+        .collect();
+    assert_eq!(builders.len(), 1);
+    let (_, builder) = builders[0];
+    let context = Path::new(ROOT).join(builder["build"].as_str().unwrap());
+    assert!(context.join("Dockerfile").is_file());
+    for name in INSTANCES.into_iter().chain(["rules"]) {
+        assert_eq!(services[name]["image"], builder["image"], "{name}");
+    }
+}
+
+#[test]
+fn every_mount_exists_and_every_volume_is_used() {
+    let compose = Compose::read();
+    let declared: BTreeSet<&str> = compose.0["volumes"]
+        .as_mapping()
+        .unwrap()
+        .keys()
+        .map(|name| name.as_str().unwrap())
+        .collect();
+    let mut used = BTreeSet::new();
+    for (name, service) in compose.services() {
+        for (source, target) in volumes(service) {
+            assert!(target.starts_with('/'), "{name}: {target}");
+            if source.starts_with(['.', '/']) {
+                assert!(Path::new(ROOT).join(source).exists(), "{name}: {source}");
+            } else {
+                assert!(used.insert(source), "{source} is mounted twice");
+            }
+        }
+    }
+    assert_eq!(declared, used);
+}
+
+#[test]
+fn every_service_waits_for_services_that_get_ready() {
+    let compose = Compose::read();
+    let services = compose.services();
+    for (name, service) in &services {
+        let waits = service.get("depends_on").and_then(Value::as_mapping);
+        for (other, wait) in waits.into_iter().flatten() {
+            let other = services[other.as_str().unwrap()];
+            match wait["condition"].as_str().unwrap() {
+                "service_healthy" => assert!(has_healthcheck(other), "{name}: {other:?}"),
+                "service_completed_successfully" => {
+                    let restart = other["restart"].as_str().unwrap();
+                    assert!(restart.starts_with("on-failure:"), "{name}: {restart}");
+                }
+                condition => panic!("{name}: {condition}"),
+            }
+        }
+        assert!(has_healthcheck(service) || *name == "topics", "{name}");
+        let restart = service["restart"].as_str().unwrap();
+        assert!(
+            restart.starts_with("on-failure:"),
+            "{name}: no restart loop"
+        );
+    }
+    for name in INSTANCES {
+        for other in ["topics", "postgres", "rules"] {
+            assert!(services[name]["depends_on"].get(other).is_some(), "{name}");
+        }
+    }
+    assert!(services["topics"]["depends_on"].get("kafka").is_some());
+}
+
+#[test]
+fn host_ports_differ_and_are_open_to_this_machine_only() {
+    let compose = Compose::read();
+    let mut taken = BTreeSet::new();
+    for (name, service) in compose.services() {
+        for (address, host, _) in ports(service) {
+            assert_eq!(address, "127.0.0.1", "{name}");
+            assert!(taken.insert(host), "{name}: {host} is taken");
+        }
+    }
+}
+
+#[test]
+fn each_instance_has_an_identity_an_address_and_a_state_of_its_own() {
+    let compose = Compose::read();
+    let instances: Vec<&str> = compose
+        .services()
+        .into_iter()
+        .filter(|(_, service)| environment(service).contains_key("SETTLE_KAFKA__INSTANCE_ID"))
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(instances, INSTANCES);
+    for name in instances {
+        let service = compose.service(name);
+        let variables = environment(service);
+        assert_eq!(variables["SETTLE_KAFKA__INSTANCE_ID"], name);
+        let port = variables["SETTLE_HTTP__LISTEN"]
+            .strip_prefix("0.0.0.0:")
+            .unwrap();
+        assert_eq!(
+            variables["SETTLE_HTTP__ADVERTISE"],
+            format!("{name}:{port}")
+        );
+        assert_eq!(ports(service)[0].2, port);
+        let test = texts(service["healthcheck"].get("test"));
+        assert_eq!(
+            *test.last().unwrap(),
+            format!("http://127.0.0.1:{port}/readyz")
+        );
+        let state = variables["SETTLE_STATE__DIRECTORY"];
+        assert_eq!(volumes(service), [(name, state)]);
+        assert!(dockerfile().contains(&format!("\nWORKDIR {state}\n")));
+        assert!(dockerfile().contains(&format!("\nEXPOSE {port}\n")));
+    }
+}
+
+#[test]
+fn addresses_are_those_the_services_listen_on() {
+    let compose = Compose::read();
+    let kafka = environment(compose.service("kafka"));
+    let advertised: Vec<&str> = kafka["KAFKA_ADVERTISED_LISTENERS"].split(',').collect();
+    assert!(advertised.contains(&"PLAINTEXT://kafka:9092"));
+    let (address, host, container) = ports(compose.service("kafka"))[0];
+    assert!(advertised.contains(&format!("HOST://{address}:{host}").as_str()));
+    for port in ["9092", container] {
+        let listening = format!("://0.0.0.0:{port}");
+        assert!(kafka["KAFKA_LISTENERS"].contains(&listening), "{listening}");
+    }
+    let rules = texts(compose.service("rules").get("command"));
+    assert!(rules.contains(&"0.0.0.0:8090"));
+    let database = environment(compose.service("postgres"));
+    let (user, password) = (database["POSTGRES_USER"], database["POSTGRES_PASSWORD"]);
+    let url = format!(
+        "postgres://{user}:{password}@postgres:5432/{}",
+        database["POSTGRES_DB"]
+    );
+    for name in INSTANCES {
+        let variables = environment(compose.service(name));
+        assert_eq!(variables["SETTLE_KAFKA__BOOTSTRAP_SERVERS"], "kafka:9092");
+        assert_eq!(
+            variables["SETTLE_RULES__URL"],
+            "http://rules:8090/payout-rules"
+        );
+        assert_eq!(variables["SETTLE_POSTGRES__URL"], url);
+    }
+}
+
+#[test]
+fn an_expired_transaction_is_ended_within_a_second() {
+    let compose = Compose::read();
+    let kafka = environment(compose.service("kafka"));
+    let name = "KAFKA_TRANSACTION_ABORT_TIMED_OUT_TRANSACTION_CLEANUP_INTERVAL_MS";
+    assert_eq!(kafka[name], "1000");
+}
+
+#[test]
+fn the_program_takes_every_variable() {
+    let compose = Compose::read();
+    for name in INSTANCES.into_iter().chain(["topics"]) {
+        let directory = tempfile::tempdir().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_settle"))
+            .args(["config", "check"])
+            .current_dir(&directory)
+            .env_clear()
+            .envs(environment(compose.service(name)))
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{name}: {errors}");
+    }
+}
+
+#[test]
+fn the_image_holds_both_programs_and_does_not_run_as_root() {
+    let dockerfile = dockerfile();
+    for (program, manifest) in [("settle", "Cargo.toml"), ("chaos", "chaos/Cargo.toml")] {
+        let built = format!("target/release/{program}");
+        assert!(dockerfile.contains(&built), "{built}");
+        let manifest = fs::read_to_string(Path::new(ROOT).join(manifest)).unwrap();
+        assert!(
+            manifest.contains(&format!("\nname = \"{program}\"\n")),
+            "{program}"
+        );
+    }
+    let user = dockerfile
+        .lines()
+        .rev()
+        .find_map(|line| line.strip_prefix("USER "));
+    assert!(user.is_some_and(|user| !user.starts_with("0:") && user != "root"));
+}
+
+#[test]
+fn the_image_is_built_with_a_compiler_that_is_new_enough() {
+    let manifest = fs::read_to_string(Path::new(ROOT).join("Cargo.toml")).unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
+    let least = manifest["workspace"]["package"]["rust-version"]
+        .as_str()
+        .unwrap();
+    let dockerfile = dockerfile();
+    let image = dockerfile
+        .lines()
+        .find_map(|line| line.strip_prefix("FROM rust:"));
+    let built_with = image.unwrap().split('-').next().unwrap();
+    assert!(
+        version(built_with) >= version(least),
+        "{built_with} < {least}"
+    );
+}
+
+fn version(text: &str) -> Vec<u32> {
+    text.split('.').map(|part| part.parse().unwrap()).collect()
+}
+
+fn dockerfile() -> String {
+    fs::read_to_string(Path::new(ROOT).join("Dockerfile")).unwrap()
+}
