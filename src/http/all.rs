@@ -5,6 +5,7 @@
 //! unavailable later cuts the connection, never ends the array. A page is read where its partition
 //! is served at that moment: a partition that moves meanwhile is read on at its new owner.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
@@ -16,7 +17,7 @@ use futures_util::stream::try_unfold;
 use serde::Serialize;
 
 use crate::codec::wire::{StatisticsKey, StatisticsValue, write};
-use crate::domain::rule::Fields;
+use crate::domain::rule::{Fields, RuleKey};
 use crate::domain::totals::Totals;
 use crate::http::partition::{PAGE, POSITION, Page, page};
 use crate::http::query::{Filter, Pairs, Parameters};
@@ -50,7 +51,7 @@ pub(super) async fn get(
         authorization: headers.get(header::AUTHORIZATION).cloned(),
         app,
     };
-    let after = after.as_ref().map(|key| key.as_str());
+    let after = after.as_ref().map(RuleKey::as_str);
     let merge = Merge::start(reader, after, limit).await?;
     let headers = HeaderMap::from_iter([
         (POSITION, merge.positions()),
@@ -142,19 +143,18 @@ impl Merge {
                     out.push(b'[');
                     self.stage = Stage::First;
                 }
-                Stage::First | Stage::Rest => match self.next().await? {
-                    Some((key, totals)) => {
-                        if self.stage == Stage::Rest {
-                            out.push(b',');
-                        }
-                        self.stage = Stage::Rest;
-                        entry(&key, totals, &mut out)?;
-                    }
-                    None => {
+                Stage::First | Stage::Rest => {
+                    let Some((key, totals)) = self.next().await? else {
                         out.push(b']');
                         self.stage = Stage::Ended;
+                        break;
+                    };
+                    if self.stage == Stage::Rest {
+                        out.push(b',');
                     }
-                },
+                    self.stage = Stage::Rest;
+                    entry(&key, totals, &mut out)?;
+                }
                 Stage::Ended => break,
             }
         }
@@ -176,7 +176,7 @@ impl Merge {
         let smallest = heads
             .filter(|entries| !entries.is_empty())
             .min_by(|one, other| one[0].0.cmp(&other[0].0));
-        let Some((key, amount, count)) = smallest.and_then(|entries| entries.pop_front()) else {
+        let Some((key, amount, count)) = smallest.and_then(VecDeque::pop_front) else {
             return Ok(None);
         };
         self.left -= 1;

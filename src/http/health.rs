@@ -1,7 +1,7 @@
 //! `/livez` and `/readyz`.
 //!
 //! Alive = every worker's loop turns; no dependency is asked, for a restart would not heal one.
-//! Ready = every worker is connected, has its share and has restored it. PostgreSQL and the rule
+//! Ready = every worker is connected, has its share and has restored it. The database and the rule
 //! service are reported and do not gate: without them the sink lags and payments wait, and
 //! neither a restart nor another instance would change that.
 

@@ -64,5 +64,6 @@ fn passed_on(answer: Answer) -> Response {
         let value = answer.headers.get(&name)?.clone();
         Some((name, value))
     });
-    (status, HeaderMap::from_iter(headers), answer.body).into_response()
+    let headers: HeaderMap = headers.collect();
+    (status, headers, answer.body).into_response()
 }

@@ -50,7 +50,7 @@ pub struct Services {
     pub rules: Probe<Rules>,
 }
 
-/// How far PostgreSQL is.
+/// How far the database is.
 #[derive(Debug, Clone, Default)]
 pub struct Sink {
     pub connected: bool,

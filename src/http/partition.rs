@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
+use crate::domain::rule::RuleKey;
 use crate::domain::totals::Totals;
 use crate::http::query::{Filter, Pairs, Parameters};
 use crate::http::refusal::Refusal;
@@ -139,7 +140,7 @@ pub(super) async fn get(State(app): State<Arc<App>>, pairs: Pairs) -> Result<Res
         return Err(Refusal::Unavailable(elsewhere));
     };
     let page = read(source, move |source| {
-        let after = after.as_ref().map(|key| key.as_str());
+        let after = after.as_ref().map(RuleKey::as_str);
         page_of(source, &filter, after, scan)
     })
     .await?;

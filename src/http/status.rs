@@ -21,7 +21,8 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 #[derive(Serialize)]
 struct Partition {
     kind: &'static str,
-    partition: i32,
+    #[serde(rename = "partition")]
+    number: i32,
     worker: usize,
     phase: &'static str,
     position: i64,
@@ -31,10 +32,10 @@ struct Partition {
 }
 
 impl Partition {
-    fn new(worker: usize, (kind, partition): (Kind, i32), task: Task) -> Self {
+    fn new(worker: usize, (kind, number): (Kind, i32), task: Task) -> Self {
         Self {
             kind: kind.as_str(),
-            partition,
+            number,
             worker,
             phase: task.phase.as_str(),
             position: task.position,
@@ -130,7 +131,7 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
 fn observe(services: &Services) -> Observed {
     let mut observed = Observed::default();
     for task in partitions(services) {
-        let partition = task.partition.to_string();
+        let partition = task.number.to_string();
         let labels = [task.kind, partition.as_str()];
         observed.set(&metrics::POSITION, &labels, task.position);
         observed.set(&metrics::RESTORE_REMAINING, &labels, task.remaining);

@@ -10,6 +10,9 @@ mod process;
 mod text;
 mod worker;
 
+use std::sync::LazyLock;
+use std::time::Duration;
+
 pub use cells::{Counter, Histogram};
 pub use text::{Observed, render};
 pub use worker::{Lookup, Rebalance, Replacement, Worker};
@@ -164,6 +167,12 @@ registry! {
         "How many file descriptors the process may open.";
     PROCESS_START: G, Seconds, "process_start_time_seconds" [],
         "When the process started, seconds since the epoch.";
+}
+
+/// One call of the rule service has ended, whatever its result.
+pub fn rule_called(took: Duration) {
+    static DURATION: LazyLock<Histogram> = LazyLock::new(|| RULE_CALL_DURATION.histogram(&[]));
+    DURATION.record(took.as_secs_f64());
 }
 
 #[cfg(test)]

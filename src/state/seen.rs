@@ -85,7 +85,12 @@ pub struct Positions {
 
 impl Default for Positions {
     fn default() -> Self {
-        Self { source: -1, changelog: 0, time: 0, transaction: 0 }
+        Self {
+            source: -1,
+            changelog: 0,
+            time: 0,
+            transaction: 0,
+        }
     }
 }
 

@@ -45,7 +45,12 @@ pub struct Positions {
 
 impl Default for Positions {
     fn default() -> Self {
-        Self { source: -1, changelog: 0, rules: 0, transaction: 0 }
+        Self {
+            source: -1,
+            changelog: 0,
+            rules: 0,
+            transaction: 0,
+        }
     }
 }
 
