@@ -9,6 +9,7 @@ pub mod config;
 pub mod domain;
 pub mod engine;
 pub mod exit;
+pub mod http;
 pub mod metrics;
 pub mod rules;
 pub mod state;

@@ -10,6 +10,9 @@ mod process;
 mod text;
 mod worker;
 
+use std::sync::LazyLock;
+use std::time::Duration;
+
 pub use cells::{Counter, Histogram};
 pub use text::{Observed, render};
 pub use worker::{Lookup, Rebalance, Replacement, Worker};
@@ -54,7 +57,7 @@ pub enum Unit {
 macro_rules! registry {
     ($($id:ident: $kind:expr, $unit:ident, $name:literal [$($label:literal),*], $help:literal;)+) => {
         $(
-            #[doc = $help]
+            #[doc = concat!("`", $name, "`")]
             pub static $id: Metric = Metric {
                 name: $name,
                 kind: $kind,
@@ -78,6 +81,9 @@ const COMMIT_SECONDS: &[f64] = &[
 const END_TO_END_SECONDS: &[f64] = &[
     0.0025, 0.0045, 0.0075, 0.015, 0.025, 0.045, 0.075, 0.1, 0.15, 0.25, 0.45, 0.75, 1.5, 2.5, 4.5,
     7.5, 15.5, 30.5,
+];
+const RULE_CALL_SECONDS: &[f64] = &[
+    0.0025, 0.0075, 0.025, 0.075, 0.15, 0.25, 0.45, 0.75, 1.5, 2.5, 7.5,
 ];
 const CHECKPOINT_SECONDS: &[f64] = &[
     0.0025, 0.0075, 0.025, 0.075, 0.15, 0.25, 0.45, 0.75, 1.5, 2.5, 7.5,
@@ -139,6 +145,8 @@ registry! {
         "Rows committed to PostgreSQL.";
     RULE_CALLS: C, One, "settle_rule_calls_total" ["result"],
         "Calls of the rule service by their result.";
+    RULE_CALL_DURATION: H(RULE_CALL_SECONDS), Seconds, "settle_rule_call_duration_seconds" [],
+        "Time that one call of the rule service took, whatever its result.";
     RULES_IN_FLIGHT: G, One, "settle_rules_in_flight" [],
         "Rule keys whose answer is being waited for.";
     HTTP_REQUESTS: C, One, "settle_http_requests_total" ["route", "code"],
@@ -159,6 +167,12 @@ registry! {
         "How many file descriptors the process may open.";
     PROCESS_START: G, Seconds, "process_start_time_seconds" [],
         "When the process started, seconds since the epoch.";
+}
+
+/// One call of the rule service has ended, whatever its result.
+pub fn rule_called(took: Duration) {
+    static DURATION: LazyLock<Histogram> = LazyLock::new(|| RULE_CALL_DURATION.histogram(&[]));
+    DURATION.record(took.as_secs_f64());
 }
 
 #[cfg(test)]

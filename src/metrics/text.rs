@@ -79,8 +79,10 @@ fn buckets(out: &mut String, metric: &Metric, labels: &str, histogram: &Histogra
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::metrics::{Kind, LAG, Worker};
+    use crate::metrics::{Kind, LAG, Worker, rule_called};
 
     fn names(text: &str) -> Vec<&str> {
         text.lines()
@@ -92,6 +94,7 @@ mod tests {
     #[test]
     fn what_is_rendered_is_the_registry() {
         Worker::new(0);
+        rule_called(Duration::ZERO);
         let mut observed = Observed::default();
         for metric in ALL {
             let process = metric.name.starts_with("process_");

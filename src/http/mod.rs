@@ -1,0 +1,98 @@
+//! HTTP: queries over committed totals, answered by any instance for every key; health,
+//! metrics and status; the generator of the demo. The only place that names axum.
+//!
+//! Nothing here touches a task: totals come from [`Views`], all else from [`Status`] and the
+//! snapshots that the owners of sink and rules hand out. What another instance owns is asked of
+//! that instance, once: a forwarded request is never forwarded again.
+
+mod all;
+mod forward;
+pub mod generator;
+mod health;
+mod key;
+mod partition;
+mod query;
+mod refusal;
+mod routes;
+mod server;
+mod status;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::net::TcpListener;
+
+use crate::engine::status::Status;
+use crate::state::view::Views;
+
+pub use generator::Generator;
+
+/// What a closure reports at the moment it is asked.
+pub type Probe<T> = Arc<dyn Fn() -> T + Send + Sync>;
+
+/// Everything that requests are answered from.
+#[derive(Clone)]
+pub struct Services {
+    /// `kafka.instance_id`.
+    pub instance: String,
+    /// Where other instances reach this one; never forwarded to.
+    pub advertise: String,
+    pub views: Views,
+    pub status: Status,
+    /// Partitions of the bases topic.
+    pub bases_partitions: i32,
+    pub owners: Owners,
+    /// When set, everything but health and metrics needs it.
+    pub token: Option<String>,
+    pub generator: Option<Generator>,
+    /// `None` runs without a database.
+    pub sink: Option<Probe<Sink>>,
+    pub rules: Probe<Rules>,
+}
+
+/// How far the database is.
+#[derive(Debug, Clone, Default)]
+pub struct Sink {
+    pub connected: bool,
+    /// Rows committed since the start of the process, by table.
+    pub rows: BTreeMap<String, u64>,
+    /// Records between the position in the database and the end, by topic and partition.
+    pub lag: BTreeMap<(String, i32), i64>,
+    /// The last trouble, in one line.
+    pub problem: Option<String>,
+}
+
+/// How the rule service answers.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    /// Calls since the start of the process, by result; every result is there from the start.
+    pub calls: BTreeMap<&'static str, u64>,
+    /// Keys whose answer is being waited for.
+    pub in_flight: u64,
+    /// So many calls failed in a row that the service counts as down.
+    pub outage: bool,
+    /// The last trouble, in one line.
+    pub problem: Option<String>,
+}
+
+/// Which instance owns a partition of the bases topic: its advertised address. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Owners(Arc<RwLock<BTreeMap<i32, String>>>);
+
+impl Owners {
+    /// Replaces what was known before.
+    pub fn set(&self, owners: BTreeMap<i32, String>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = owners;
+    }
+
+    pub fn of(&self, partition: i32) -> Option<String> {
+        let owners = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        owners.get(&partition).cloned()
+    }
+}
+
+/// Answers requests until `shutdown` is ready, then lets the ones under way end within seconds.
+pub async fn serve(listener: TcpListener, services: Services, shutdown: impl Future<Output = ()>) {
+    let router = routes::router(services);
+    server::run(listener, router, shutdown).await;
+}

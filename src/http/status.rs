@@ -1,0 +1,181 @@
+//! `/api/status` for people and programs, `/metrics` for Prometheus: the same statuses twice.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::engine::status::{Kind, Phase, Task};
+use crate::http::health::{Checks, is_alive, turn_age};
+use crate::http::routes::App;
+use crate::http::{Rules, Services, Sink};
+use crate::metrics::{self, Observed};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// One task of one worker.
+#[derive(Serialize)]
+struct Partition {
+    kind: &'static str,
+    #[serde(rename = "partition")]
+    number: i32,
+    worker: usize,
+    phase: &'static str,
+    position: i64,
+    lag: Option<i64>,
+    /// Records that a restore has still to read.
+    remaining: i64,
+}
+
+impl Partition {
+    fn new(worker: usize, (kind, number): (Kind, i32), task: Task) -> Self {
+        Self {
+            kind: kind.as_str(),
+            number,
+            worker,
+            phase: task.phase.as_str(),
+            position: task.position,
+            lag: task.lag,
+            remaining: match task.phase {
+                Phase::Restoring { remaining } => remaining,
+                Phase::Running | Phase::WaitingForRule => 0,
+            },
+        }
+    }
+}
+
+fn partitions(services: &Services) -> Vec<Partition> {
+    let workers = services.status.workers.iter().enumerate();
+    workers
+        .flat_map(|(number, worker)| {
+            let tasks = worker.tasks().into_iter();
+            tasks.map(move |(of, task)| Partition::new(number, of, task))
+        })
+        .collect()
+}
+
+pub(super) async fn get(State(app): State<Arc<App>>) -> Json<Value> {
+    let services = &app.services;
+    let workers = services.status.workers.iter();
+    let workers: Vec<_> = workers
+        .map(|worker| {
+            json!({
+                "connected": worker.is_connected(),
+                "assigned": worker.is_assigned(),
+                "turnedMillisAgo": u64::try_from(turn_age(worker).as_millis()).unwrap_or(u64::MAX),
+                "lastProblem": worker.last_problem(),
+            })
+        })
+        .collect();
+    let owners: Map<_, _> = (0..services.bases_partitions)
+        .map(|partition| (partition.to_string(), owner(services, partition).into()))
+        .collect();
+    let checks = Checks::of(services);
+    Json(json!({
+        "instance": services.instance,
+        "version": VERSION,
+        "alive": is_alive(&services.status),
+        "ready": checks.are_ready(),
+        "checks": checks,
+        "workers": workers,
+        "partitions": partitions(services),
+        "owners": owners,
+        "sink": services.sink.as_ref().map(|sink| sink_json(&sink())),
+        "rules": rules_json(&(services.rules)()),
+    }))
+}
+
+fn owner(services: &Services, partition: i32) -> Option<String> {
+    match services.views.of(partition) {
+        Some(_) => Some(services.advertise.clone()),
+        None => services.owners.of(partition),
+    }
+}
+
+fn sink_json(sink: &Sink) -> Value {
+    let lag: Vec<_> = sink
+        .lag
+        .iter()
+        .map(
+            |((topic, partition), lag)| json!({"topic": topic, "partition": partition, "lag": lag}),
+        )
+        .collect();
+    json!({
+        "connected": sink.connected,
+        "rows": sink.rows,
+        "lag": lag,
+        "lastProblem": sink.problem,
+    })
+}
+
+fn rules_json(rules: &Rules) -> Value {
+    json!({
+        "outage": rules.outage,
+        "calls": rules.calls,
+        "inFlight": rules.in_flight,
+        "lastProblem": rules.problem,
+    })
+}
+
+pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let text = metrics::render(observe(&app.services));
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+/// The statuses as series.
+fn observe(services: &Services) -> Observed {
+    let mut observed = Observed::default();
+    for task in partitions(services) {
+        let partition = task.number.to_string();
+        let labels = [task.kind, partition.as_str()];
+        observed.set(&metrics::POSITION, &labels, task.position);
+        observed.set(&metrics::RESTORE_REMAINING, &labels, task.remaining);
+        if let Some(lag) = task.lag {
+            observed.set(&metrics::LAG, &labels, lag);
+        }
+        let phases = [
+            Phase::Restoring { remaining: 0 },
+            Phase::Running,
+            Phase::WaitingForRule,
+        ];
+        for phase in phases.map(Phase::as_str) {
+            let labels = [task.kind, partition.as_str(), phase];
+            observed.set_flag(&metrics::TASK_PHASE, &labels, task.phase == phase);
+        }
+    }
+    for (number, worker) in services.status.workers.iter().enumerate() {
+        let labels = &[number.to_string()];
+        let labels = &labels.each_ref().map(String::as_str);
+        observed.set_flag(&metrics::WORKER_CONNECTED, labels, worker.is_connected());
+        observed.set_flag(&metrics::WORKER_ASSIGNED, labels, worker.is_assigned());
+        let age = turn_age(worker).as_secs_f64();
+        observed.set(&metrics::WORKER_TURN_AGE, labels, age);
+    }
+    observed.set_flag(&metrics::READY, &[], Checks::of(services).are_ready());
+    observed.set_flag(&metrics::BUILD, &[VERSION], true);
+    if let Some(sink) = &services.sink {
+        observe_sink(&sink(), &mut observed);
+    }
+    let rules = (services.rules)();
+    for (result, calls) in rules.calls {
+        observed.set(&metrics::RULE_CALLS, &[result], calls);
+    }
+    observed.set(&metrics::RULES_IN_FLIGHT, &[], rules.in_flight);
+    observed
+}
+
+fn observe_sink(sink: &Sink, observed: &mut Observed) {
+    observed.set_flag(&metrics::SINK_CONNECTED, &[], sink.connected);
+    for (table, rows) in &sink.rows {
+        observed.set(&metrics::SINK_ROWS, &[table], rows);
+    }
+    for ((topic, partition), lag) in &sink.lag {
+        let labels = [topic.as_str(), &partition.to_string()];
+        observed.set(&metrics::SINK_LAG, &labels, lag);
+    }
+}
