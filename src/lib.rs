@@ -1,1 +1,4 @@
 //! settle.
+
+pub mod broker;
+pub mod sink;

@@ -1,0 +1,3 @@
+//! Committed topics into PostgreSQL, once.
+
+mod jsonb;
