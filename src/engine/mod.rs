@@ -1,0 +1,3 @@
+//! The worker loop: partitions in, transactions out.
+
+pub mod status;

@@ -1,0 +1,135 @@
+//! What the workers tell others about themselves: written by a worker once per turn of its loop,
+//! read by HTTP and the metrics.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Which half of the work a task does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A partition of the source topic.
+    Ingest,
+    /// A partition of the bases topic.
+    Settle,
+}
+
+impl Kind {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingest => "ingest",
+            Self::Settle => "settle",
+        }
+    }
+}
+
+/// Where a task stands in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Reads committed records to rebuild its state; so many are left.
+    Restoring {
+        remaining: i64,
+    },
+    Running,
+    /// Running, and its next payment waits for the rule service.
+    WaitingForRule,
+}
+
+impl Phase {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Restoring { .. } => "restoring",
+            Self::Running => "running",
+            Self::WaitingForRule => "waiting_for_rule",
+        }
+    }
+}
+
+/// One task at the end of a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Task {
+    pub phase: Phase,
+    /// Next offset of its source partition that is not committed yet.
+    pub position: i64,
+    /// Records between the position and the stable offset of the source partition, when known.
+    pub lag: Option<i64>,
+}
+
+/// One worker.
+#[derive(Debug, Default)]
+pub struct Worker {
+    /// Milliseconds of the process clock at the last turn of the loop.
+    turned_at: AtomicU64,
+    /// The producer has its epoch and the broker answers.
+    connected: AtomicBool,
+    /// The group has given it its share (which may be none).
+    assigned: AtomicBool,
+    tasks: Mutex<BTreeMap<(Kind, i32), Task>>,
+    last_problem: Mutex<Option<String>>,
+}
+
+impl Worker {
+    pub fn turned_at(&self) -> u64 {
+        self.turned_at.load(Ordering::Relaxed)
+    }
+
+    pub fn turn(&self, now_millis: u64) {
+        self.turned_at.store(now_millis, Ordering::Relaxed);
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    pub fn set_connected(&self, connected: bool) {
+        self.connected.store(connected, Ordering::Relaxed);
+    }
+
+    pub fn is_assigned(&self) -> bool {
+        self.assigned.load(Ordering::Relaxed)
+    }
+
+    pub fn set_assigned(&self, assigned: bool) {
+        self.assigned.store(assigned, Ordering::Relaxed);
+    }
+
+    pub fn tasks(&self) -> BTreeMap<(Kind, i32), Task> {
+        self.tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub fn set_tasks(&self, tasks: BTreeMap<(Kind, i32), Task>) {
+        *self.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
+    }
+
+    /// The last trouble that the worker had to react to, in one line.
+    pub fn last_problem(&self) -> Option<String> {
+        self.last_problem
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub fn set_problem(&self, problem: String) {
+        *self
+            .last_problem
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(problem);
+    }
+}
+
+/// All workers of the process. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    pub workers: Arc<[Arc<Worker>]>,
+}
+
+impl Status {
+    pub fn new(workers: usize) -> Self {
+        Self {
+            workers: (0..workers).map(|_| Arc::default()).collect(),
+        }
+    }
+}
