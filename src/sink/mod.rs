@@ -1,3 +1,5 @@
 //! Committed topics into PostgreSQL, once.
 
+mod batch;
 mod jsonb;
+mod rows;
