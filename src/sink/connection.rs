@@ -188,7 +188,8 @@ mod tests {
 
     #[test]
     fn limits_are_the_servers_and_options_of_the_url_come_after_them() {
-        let config = parse("postgres://settle@127.0.0.1/settle?options=-c%20lock_timeout=1s").unwrap();
+        let config =
+            parse("postgres://settle@127.0.0.1/settle?options=-c%20lock_timeout=1s").unwrap();
         let options = config.get_options().unwrap();
         let ours = options.find("lock_timeout=10s").unwrap();
         assert!(ours < options.find("lock_timeout=1s").unwrap());

@@ -1,5 +1,9 @@
 //! Committed topics into PostgreSQL, once.
 
-mod batch;
+pub mod batch;
+pub mod connection;
 mod jsonb;
-mod rows;
+pub mod rows;
+mod schema;
+mod statements;
+pub mod writer;

@@ -88,8 +88,7 @@ async fn step(transaction: &Transaction<'_>) -> Result<(), Error> {
 }
 
 async fn record(transaction: &Transaction<'_>, version: i32) -> Result<(), Error> {
-    let insert =
-        "INSERT INTO settle.schema_version (version) VALUES ($1) ON CONFLICT DO NOTHING";
+    let insert = "INSERT INTO settle.schema_version (version) VALUES ($1) ON CONFLICT DO NOTHING";
     transaction.execute(insert, &[&version]).await?;
     Ok(())
 }
@@ -111,7 +110,11 @@ async fn state(client: &impl tokio_postgres::GenericClient) -> Result<State, Err
         return Ok(State::Absent);
     }
     let version = "SELECT max(version) FROM settle.schema_version";
-    let Some(version) = client.query_one(version, &[]).await?.get::<_, Option<i32>>(0) else {
+    let Some(version) = client
+        .query_one(version, &[])
+        .await?
+        .get::<_, Option<i32>>(0)
+    else {
         return Ok(State::Absent);
     };
     let version = usize::try_from(version).unwrap_or(0);
@@ -126,6 +129,9 @@ async fn state(client: &impl tokio_postgres::GenericClient) -> Result<State, Err
     }
     let missing = "SELECT string_agg(name, ', ' ORDER BY name) FROM unnest($1::text[]) AS name
                    WHERE to_regclass('settle.' || name) IS NULL";
-    let missing: Option<String> = client.query_one(missing, &[&TABLES.as_slice()]).await?.get(0);
+    let missing: Option<String> = client
+        .query_one(missing, &[&TABLES.as_slice()])
+        .await?
+        .get(0);
     Ok(missing.map_or(State::Current, State::Damaged))
 }
