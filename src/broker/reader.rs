@@ -139,10 +139,9 @@ impl Context {
 
     fn partitions(&self, list: &TopicPartitionList) -> Vec<Partition> {
         let elements = list.elements();
-        let known = elements.iter().filter_map(|element| {
-            let partition = self.partition(element.topic(), element.partition());
-            partition
-        });
+        let known = elements
+            .iter()
+            .filter_map(|element| self.partition(element.topic(), element.partition()));
         known.collect()
     }
 

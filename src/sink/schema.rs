@@ -24,7 +24,7 @@ pub const TABLES: [&str; 7] = [
 ];
 
 /// Held while the schema changes: the bytes of "settle".
-const LOCK: i64 = 0x0073_6574_746c_65;
+const LOCK: i64 = 0x7365_7474_6c65;
 
 /// Brings the schema to this binary's version; afterwards every table exists.
 pub async fn prepare(client: &mut Client) -> Result<(), Error> {
@@ -54,7 +54,10 @@ async fn step(transaction: &Transaction<'_>) -> Result<(), Error> {
             tracing::info!("creating the schema settle");
             transaction
                 .batch_execute(
-                    "CREATE SCHEMA IF NOT EXISTS settle;
+                    "DO $$ BEGIN
+                         -- The owner of a schema made beforehand may not be allowed to create one.
+                         IF to_regnamespace('settle') IS NULL THEN CREATE SCHEMA settle; END IF;
+                     END $$;
                      CREATE TABLE IF NOT EXISTS settle.schema_version (
                          version integer PRIMARY KEY,
                          applied_at timestamptz NOT NULL DEFAULT now())",
