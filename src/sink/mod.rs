@@ -15,7 +15,7 @@
 
 pub mod batch;
 pub mod connection;
-mod jsonb;
+pub mod jsonb;
 pub mod rows;
 mod schema;
 mod service;
