@@ -66,7 +66,7 @@ impl Feed {
         self.producer.begin_transaction().unwrap();
         for record in records {
             let mut headers = OwnedHeaders::new();
-            for (key, value) in record.headers {
+            for &(key, value) in record.headers {
                 headers = headers.insert(Header {
                     key,
                     value: Some(value),
