@@ -1,3 +1,3 @@
 //! The only place that names rdkafka.
 
-pub mod reader;
+pub mod member;

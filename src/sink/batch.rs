@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::broker::reader::Partition;
+use crate::broker::member::Partition;
 use crate::domain::payment::Source;
 use crate::domain::rule::Rule;
 use crate::sink::rows::{Dead, Excluded, Logged, Row, Settled, Totals, TotalsKey};

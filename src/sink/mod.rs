@@ -1,7 +1,7 @@
 //! Committed topics into PostgreSQL, once. The only place that names `tokio_postgres`.
 //!
 //! ```text
-//! topics ──reader──► worker: rows, batches ──► service ──► writer ──► PostgreSQL
+//! topics ──member──► worker: rows, batches ──► service ──► writer ──► PostgreSQL
 //!                       ▲        (one command at a time)      │
 //!                       └── written · moved: read from there ◄┘
 //! ```
@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use crate::broker::reader::{self, Reader};
+use crate::broker::member::{self, Member};
 use crate::sink::rows::Topic;
 use crate::sink::service::Service;
 use crate::sink::status::Status;
@@ -145,7 +145,7 @@ pub fn spawn(options: &Options) -> Result<Handle, Error> {
     let topics = options.topics.names();
     let status = Arc::new(Status::default());
     let stop = Arc::new(AtomicBool::new(false));
-    let reader = reader::Options {
+    let member = member::Options {
         bootstrap: options.bootstrap.clone(),
         properties: options.properties.clone(),
         group: format!("{}-sink", options.application_id),
@@ -160,7 +160,7 @@ pub fn spawn(options: &Options) -> Result<Handle, Error> {
     };
     let (told, stopped) = (Arc::clone(&status), Arc::clone(&stop));
     let work = move || {
-        let outcome = run(&reader, service, Arc::clone(&told), stopped);
+        let outcome = run(&member, service, Arc::clone(&told), stopped);
         if let Err(error) = &outcome {
             told.set_problem(error.to_string());
         }
@@ -175,7 +175,7 @@ pub fn spawn(options: &Options) -> Result<Handle, Error> {
 }
 
 fn run(
-    options: &reader::Options,
+    options: &member::Options,
     service: Service,
     status: Arc<Status>,
     stop: Arc<AtomicBool>,
@@ -188,9 +188,9 @@ fn run(
     let database = std::thread::Builder::new()
         .name("settle-sink-db".to_owned())
         .spawn(move || runtime.block_on(service.serve(received, answered)))?;
-    let opened = Reader::open(options).map_err(|error| Error::Kafka(error.to_string()));
+    let opened = Member::open(options).map_err(|error| Error::Kafka(error.to_string()));
     let outcome =
-        opened.and_then(|reader| Worker::new(reader, (commands, answers), status, stop).run());
+        opened.and_then(|member| Worker::new(member, (commands, answers), status, stop).run());
     // The worker has dropped its end of the channel: the other thread gives up what it does.
     let ended = database.join().map_err(|_| Error::Died);
     outcome.and(ended)

@@ -1,6 +1,6 @@
 //! Where to read a partition from, given what the database has and what the log still holds.
 
-use crate::broker::reader::Bounds;
+use crate::broker::member::Bounds;
 use crate::sink::rows::Topic;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::Sender;
 
-use crate::broker::reader::{self, Change, Partition, Reader};
+use crate::broker::member::{self, Change, Member, Partition};
 use crate::clock;
 use crate::sink::Error;
 use crate::sink::batch::Batch;
@@ -57,7 +57,7 @@ enum UnderWay {
 }
 
 pub struct Worker {
-    reader: Reader,
+    member: Member,
     commands: Sender<Command>,
     answers: Receiver<Answer>,
     status: Arc<Status>,
@@ -76,13 +76,13 @@ pub struct Worker {
 
 impl Worker {
     pub fn new(
-        reader: Reader,
+        member: Member,
         (commands, answers): (Sender<Command>, Receiver<Answer>),
         status: Arc<Status>,
         stop: Arc<AtomicBool>,
     ) -> Self {
         Self {
-            reader,
+            member,
             commands,
             answers,
             status,
@@ -136,7 +136,7 @@ impl Worker {
 
     fn read(&mut self) -> Result<(), Error> {
         let idle = self.under_way.is_none() && self.gathered.is_empty();
-        let read = match self.reader.poll(if idle { POLL_IDLE } else { POLL_BUSY }) {
+        let read = match self.member.poll(if idle { POLL_IDLE } else { POLL_BUSY }) {
             Ok(None) => Ok(None),
             Ok(Some(record)) => {
                 let bytes =
@@ -146,7 +146,7 @@ impl Worker {
             }
             Err(error) => Err(error),
         };
-        for change in self.reader.changes() {
+        for change in self.member.changes() {
             self.reassign(change);
         }
         match read {
@@ -158,9 +158,9 @@ impl Worker {
                 });
                 self.gather(partition, offset, row, bytes);
             }
-            Err(reader::Error::Fatal(why)) => return Err(Error::Kafka(why)),
-            Err(reader::Error::Weather(why)) => self.complain(&why),
-            Err(reader::Error::OutOfRange(why)) => {
+            Err(member::Error::Fatal(why)) => return Err(Error::Kafka(why)),
+            Err(member::Error::Weather(why)) => self.complain(&why),
+            Err(member::Error::OutOfRange(why)) => {
                 // The client does not say which partition: look for all of them.
                 self.complain(&why);
                 for cursor in self.cursors.values_mut() {
@@ -191,7 +191,7 @@ impl Worker {
         self.status.passed_over();
         if let Some(held_back) = self.unreadable.pass() {
             tracing::error!(
-                topic = self.reader.topic(at),
+                topic = self.member.topic(at),
                 partition = at.number,
                 offset,
                 held_back,
@@ -223,7 +223,7 @@ impl Worker {
         if started.is_empty() {
             return;
         }
-        match self.reader.pause(&started) {
+        match self.member.pause(&started) {
             Ok(()) => self.paused = true,
             Err(error) => self.complain(&error.to_string()),
         }
@@ -260,7 +260,7 @@ impl Worker {
         }
         if self.paused {
             self.paused = false;
-            if let Err(error) = self.reader.resume(&self.started()) {
+            if let Err(error) = self.member.resume(&self.started()) {
                 self.complain(&error.to_string());
                 self.paused = true;
             }
@@ -287,7 +287,7 @@ impl Worker {
             if cursor.next.take().is_some() {
                 self.status.rewound();
                 tracing::warn!(
-                    topic = self.reader.topic(at),
+                    topic = self.member.topic(at),
                     partition = at.number,
                     believed,
                     found,
@@ -312,14 +312,14 @@ impl Worker {
         &mut self,
         at: Partition,
         found: Option<i64>,
-    ) -> Result<Result<(), reader::Error>, Error> {
-        let bounds = match self.reader.bounds(at) {
+    ) -> Result<Result<(), member::Error>, Error> {
+        let bounds = match self.member.bounds(at) {
             Ok(bounds) => bounds,
             Err(error) => return Ok(Err(error)),
         };
         let cursor = self.cursors.get_mut(&at).expect("of an assigned partition");
         let now = clock::now();
-        let place = || format!("{}/{}", self.reader.topic(at), at.number);
+        let place = || format!("{}/{}", self.member.topic(at), at.number);
         let from = match start(Topic::ALL[at.topic], found, bounds) {
             Start::At(from) => from,
             Start::Gap { from, to } => {
@@ -349,10 +349,10 @@ impl Worker {
                 if now > since + AHEAD_MAX {
                     return Err(error);
                 }
-                return Ok(Err(reader::Error::Weather(error.to_string())));
+                return Ok(Err(member::Error::Weather(error.to_string())));
             }
         };
-        if let Err(error) = self.reader.start(at, from) {
+        if let Err(error) = self.member.start(at, from) {
             return Ok(Err(error));
         }
         *cursor = Cursor {
@@ -412,8 +412,8 @@ impl Worker {
             return;
         }
         self.report_at = now + REPORT;
-        let ends = self.reader.ends();
-        let read = self.reader.read_positions().unwrap_or_default();
+        let ends = self.member.ends();
+        let read = self.member.read_positions().unwrap_or_default();
         let partitions = self.cursors.iter().map(|(at, cursor)| {
             let waiting = self.gathered.parts.contains_key(at) || cursor.stored != cursor.expected;
             let lag = ends.get(at).map(|end| {
@@ -426,7 +426,7 @@ impl Worker {
                     (end - position).max(0)
                 }
             });
-            let name = (self.reader.topic(*at).to_owned(), at.number);
+            let name = (self.member.topic(*at).to_owned(), at.number);
             (
                 name,
                 Progress {

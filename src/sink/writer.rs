@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio_postgres::{Config, IsolationLevel, Transaction};
 
-use crate::broker::reader::Partition;
+use crate::broker::member::Partition;
 use crate::sink::batch::{Batch, Part, Tables};
 use crate::sink::connection::{Connection, Error, Reaction};
 use crate::sink::statements::{Statements, Written};

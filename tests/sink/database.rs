@@ -1,6 +1,6 @@
 //! The writer and the schema, without Kafka.
 
-use settle::broker::reader::Partition;
+use settle::broker::member::Partition;
 use settle::domain::payment::Source;
 use settle::sink::batch::Batch;
 use settle::sink::connection::{self, Error, Reaction};

@@ -7,7 +7,7 @@
 use jiff::civil::{Date, DateTime, DateTimeRound};
 use jiff::{RoundMode, Timestamp, Unit};
 
-use crate::broker::reader::Record;
+use crate::broker::member::Record;
 use crate::codec::wire::{
     DETAIL_HEADER, ExclusionJson, REASON_HEADER, SOURCE_HEADER, SettlementJson, StatisticsKey,
     StatisticsValue, read_rule,

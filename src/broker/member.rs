@@ -1,7 +1,7 @@
 //! A member of a consumer group that reads committed records from positions its owner names.
 //!
 //! The group only hands out partitions: it is never asked for a position and never told one. An
-//! assigned partition stays silent until [`Reader::start`], and from then on gives its records in
+//! assigned partition stays silent until [`Member::start`], and from then on gives its records in
 //! strictly rising order from exactly that offset.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +20,7 @@ use rdkafka::types::RDKafkaRespErr;
 const STATISTICS_INTERVAL_MS: &str = "1000";
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a [`Reader`] is made of.
+/// What a [`Member`] is made of.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub bootstrap: String,
@@ -209,14 +209,14 @@ impl ConsumerContext for Context {
 }
 
 /// The group member.
-pub struct Reader {
+pub struct Member {
     consumer: BaseConsumer<Context>,
     /// The least offset that may come next, of started partitions.
     next: BTreeMap<Partition, i64>,
 }
 
-impl Reader {
-    /// Joins the group in the background; partitions arrive through [`Reader::changes`].
+impl Member {
+    /// Joins the group in the background; partitions arrive through [`Member::changes`].
     pub fn open(options: &Options) -> Result<Self, Error> {
         let context = Context {
             topics: options.topics.clone(),
@@ -234,7 +234,7 @@ impl Reader {
     }
 
     /// Waits up to `timeout` for a record of a started partition. Changes of the assignment happen
-    /// in here: take [`Reader::changes`] after each call, before looking at the record.
+    /// in here: take [`Member::changes`] after each call, before looking at the record.
     pub fn poll(&mut self, timeout: Duration) -> Result<Option<Record<'_>>, Error> {
         let message = match self.consumer.poll(timeout) {
             None => return Ok(None),
@@ -289,7 +289,7 @@ impl Reader {
         Ok(())
     }
 
-    /// No record of these partitions comes until [`Reader::resume`] or a new start.
+    /// No record of these partitions comes until [`Member::resume`] or a new start.
     pub fn pause(&self, partitions: &BTreeSet<Partition>) -> Result<(), Error> {
         let list = self.list(partitions.iter().map(|&at| (at, Offset::Invalid)))?;
         Ok(self.consumer.pause(&list)?)
