@@ -269,6 +269,7 @@ async fn the_scanner_and_the_server_agree_on_what_jsonb_takes() {
 }
 
 /// Hand-picked numbers and strings, and random strings of JSON's own pieces.
+#[expect(clippy::too_many_lines, reason = "most of it is a list")]
 fn texts() -> Vec<String> {
     let pieces = [
         "{",
