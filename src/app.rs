@@ -6,21 +6,29 @@ use std::thread;
 use std::time::Duration;
 
 use crate::broker::client::Settings;
+use crate::broker::feeder::feed;
 use crate::broker::monitor::{self, StableEnds, Watch};
 use crate::broker::{Names, Partition, Topic};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::domain::classify::Exclude;
 use crate::engine::failure::{Cause, Stopped};
 use crate::engine::fixed::{Fixed, Partitions};
 use crate::engine::status::{Kind, Status};
 use crate::engine::worker::{Options, Worker};
 use crate::exit::Exit;
+use crate::http::generator::FINISH;
+use crate::http::{self, Generator, Owners, Probe, Services};
+use crate::metrics;
 use crate::rules::{self, Resolver};
+use crate::sink;
 use crate::state::directory::Directory;
 use crate::state::seen::Window;
 use crate::state::view::Views;
 use crate::topics;
+
+/// How often a waiting thread looks whether the process is to end.
+const STOP_LOOK: Duration = Duration::from_millis(50);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -32,6 +40,8 @@ pub enum Error {
     Rules(#[from] rules::Error),
     #[error(transparent)]
     Broker(#[from] crate::broker::classify::Error),
+    #[error(transparent)]
+    Sink(#[from] sink::Error),
     #[error(transparent)]
     Stopped(#[from] Stopped),
     #[error("{attempt}: {reason}")]
@@ -50,7 +60,9 @@ impl Error {
         match self {
             Self::Topics(error) => error.exit(),
             Self::State(_) => Exit::State,
-            Self::Rules(_) => Exit::Configuration,
+            Self::Rules(_) | Self::Sink(sink::Error::Database(_)) => Exit::Configuration,
+            Self::Sink(sink::Error::Lost { .. } | sink::Error::Ahead { .. }) => Exit::BrokenPromise,
+            Self::Sink(_) => Exit::Failed,
             Self::Broker(_) | Self::Start { .. } | Self::Grace(_) => Exit::Failed,
             Self::Stopped(stopped) => match stopped.cause {
                 Cause::Failed => Exit::Failed,
@@ -115,18 +127,44 @@ fn run_parts(
             url: config.rules.url.clone(),
             timeout: config.rules.timeout,
             max_concurrent: config.rules.max_concurrent,
-            on_call: |_, _| {},
+            on_call: |_, took| metrics::rule_called(took),
         },
         runtime.clone(),
     )?;
     let views = Views::default();
     let status = Status::new(config.pipeline.workers);
+    let owners = Owners::default();
+    let sink = config
+        .postgres
+        .as_ref()
+        .map(|postgres| start_sink(&settings, postgres));
+    let sink = sink.transpose()?;
+    let services = Services {
+        instance: config.kafka.instance_id.clone(),
+        advertise: config.http.advertise.clone(),
+        views: views.clone(),
+        status: status.clone(),
+        bases_partitions: topics.bases,
+        owners: owners.clone(),
+        token: config
+            .http
+            .token
+            .as_ref()
+            .map(|token| token.expose().to_owned()),
+        generator: config
+            .http
+            .generator
+            .then(|| generator(&settings, topics.source)),
+        sink: sink.as_ref().map(|sink| sink_probe(&sink.status())),
+        rules: rules_probe(&resolver.status()),
+    };
+    let server = serve(config, services, runtime, stop)?;
     let stable_ends = StableEnds::default();
     let watched = status.clone();
     let watch = Watch {
         partitions: Box::new(move || watched_partitions(&watched)),
         stable_ends: Arc::clone(&stable_ends),
-        owners: Box::new(|_| {}),
+        owners: Box::new(move |found| owners.set(found)),
     };
     monitor::spawn(&settings, watch, Arc::clone(stop))?;
 
@@ -160,22 +198,114 @@ fn run_parts(
             .map_err(start_error("start a worker"))?;
     }
     drop(ended);
-    wait(config, stop, &ends)
+    let result = wait(config, stop, &ends, sink.as_ref());
+    stop.store(true, Ordering::SeqCst);
+    let sunk = sink.map_or(Ok(()), |sink| {
+        sink.stop();
+        sink.join()
+    });
+    runtime.block_on(async { server.await.ok() });
+    result.and(sunk.map_err(Error::from))
+}
+
+/// Starts to answer HTTP.
+fn serve(
+    config: &Config,
+    services: Services,
+    runtime: &tokio::runtime::Handle,
+    stop: &Arc<AtomicBool>,
+) -> Result<tokio::task::JoinHandle<()>, Error> {
+    let listener = runtime
+        .block_on(tokio::net::TcpListener::bind(config.http.listen))
+        .map_err(|error| Error::Start {
+            attempt: "listen for HTTP (http.listen)",
+            reason: format!("{}: {error}", config.http.listen),
+        })?;
+    tracing::info!(address = %config.http.listen, "HTTP is served");
+    let stop = Arc::clone(stop);
+    let asked_to_stop = async move {
+        while !stop.load(Ordering::SeqCst) {
+            tokio::time::sleep(STOP_LOOK).await;
+        }
+    };
+    Ok(runtime.spawn(http::serve(listener, services, asked_to_stop)))
+}
+
+fn start_sink(settings: &Settings, postgres: &config::Postgres) -> Result<sink::Handle, Error> {
+    let name = |topic| settings.topics.of(topic).to_owned();
+    let options = sink::Options {
+        bootstrap: settings.bootstrap_servers.clone(),
+        properties: settings.properties.clone(),
+        application_id: settings.application_id.clone(),
+        instance_id: settings.instance_id.clone(),
+        topics: sink::Topics {
+            source: name(Topic::Source),
+            rules: name(Topic::Rules),
+            settlements: name(Topic::Settlements),
+            statistics: name(Topic::Statistics),
+            exclusions: name(Topic::Exclusions),
+            dead_letter: name(Topic::DeadLetter),
+        },
+        url: postgres.url.expose().to_owned(),
+    };
+    Ok(sink::spawn(&options)?)
+}
+
+fn sink_probe(status: &Arc<sink::status::Status>) -> Probe<http::Sink> {
+    let status = Arc::clone(status);
+    Arc::new(move || http::Sink {
+        connected: status.is_connected(),
+        rows: status
+            .rows()
+            .map(|(table, rows)| (table.to_owned(), rows))
+            .collect(),
+        lag: status
+            .partitions()
+            .into_iter()
+            .filter_map(|(partition, progress)| Some((partition, progress.lag?)))
+            .collect(),
+        problem: status.problem(),
+    })
+}
+
+fn rules_probe(status: &Arc<rules::Status>) -> Probe<http::Rules> {
+    let status = Arc::clone(status);
+    Arc::new(move || http::Rules {
+        calls: rules::Outcome::all()
+            .map(|outcome| (outcome.label(), status.calls(outcome)))
+            .collect(),
+        in_flight: status.waiting() as u64,
+        outage: status.is_outage(),
+        problem: status.last_failure(),
+    })
+}
+
+fn generator(settings: &Settings, partitions: i32) -> Generator {
+    let settings = settings.clone();
+    Arc::new(move |payments| feed(&settings, partitions, payments, FINISH))
 }
 
 type Ended = thread::Result<Result<(), Stopped>>;
 
 /// Waits until every worker has ended. The first that ends stops the others.
-fn wait(config: &Config, stop: &AtomicBool, ends: &mpsc::Receiver<Ended>) -> Result<(), Error> {
+fn wait(
+    config: &Config,
+    stop: &AtomicBool,
+    ends: &mpsc::Receiver<Ended>,
+    sink: Option<&sink::Handle>,
+) -> Result<(), Error> {
     let mut first = Ok(());
     let mut deadline = None;
     for _ in 0..config.pipeline.workers {
         let ended = loop {
-            let turn = Duration::from_millis(50);
-            match ends.recv_timeout(turn) {
+            match ends.recv_timeout(STOP_LOOK) {
                 Ok(ended) => break ended,
                 Err(mpsc::RecvTimeoutError::Disconnected) => return first,
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
+            }
+            if sink.is_some_and(sink::Handle::is_finished) {
+                // It says why when it is joined.
+                stop.store(true, Ordering::SeqCst);
             }
             if stop.load(Ordering::SeqCst) {
                 let now = clock::now();

@@ -12,6 +12,7 @@ pub mod exit;
 pub mod http;
 pub mod metrics;
 pub mod rules;
+pub mod sink;
 pub mod state;
 pub mod telemetry;
 pub mod topics;

@@ -126,6 +126,17 @@ impl Settings {
         config
     }
 
+    /// An idempotent producer without transactions.
+    pub(super) fn feeder(&self) -> ClientConfig {
+        let client_id = format!("settle|{}|generator", self.instance_id);
+        let mut config = self.base(client_id, &CONSUMER_ONLY);
+        config.remove("transaction.timeout.ms");
+        config
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "20");
+        config
+    }
+
     /// A client without a group: reads logs, asks for watermarks.
     pub(super) fn reader(&self, name: &str, isolation: &str) -> ClientConfig {
         let client_id = format!("settle|{}|{name}", self.instance_id);

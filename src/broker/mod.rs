@@ -5,6 +5,8 @@ pub mod admin;
 pub mod classify;
 pub mod client;
 pub mod consumer;
+pub mod feeder;
+pub mod member;
 pub mod monitor;
 pub mod native;
 pub mod producer;

@@ -1,0 +1,197 @@
+//! Committed topics into PostgreSQL, once. The only place that names `tokio_postgres`.
+//!
+//! ```text
+//! topics ──member──► worker: rows, batches ──► service ──► writer ──► PostgreSQL
+//!                       ▲        (one command at a time)      │
+//!                       └── written · moved: read from there ◄┘
+//! ```
+//! Rows and the position behind them change in one database transaction, and only from the
+//! position this sink believes in. The position in the database is the truth: the consumer group
+//! only hands out partitions. A database that lost its rows together with its positions is filled
+//! again from the beginning of the topics.
+//!
+//! A position is the offset behind the last record read. Behind that may stand control records of
+//! a transaction, so a position that is one or two short of the end of the log is normal.
+
+pub mod batch;
+pub mod connection;
+pub mod jsonb;
+pub mod rows;
+mod schema;
+mod service;
+mod start;
+mod statements;
+pub mod status;
+mod worker;
+pub mod writer;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use crate::broker::member::{self, Member};
+use crate::sink::rows::Topic;
+use crate::sink::service::Service;
+use crate::sink::status::Status;
+use crate::sink::worker::Worker;
+use crate::sink::writer::Writer;
+
+/// Bound of what the Kafka client holds ahead of the batches, KiB.
+const FETCH_AHEAD_KIB: u32 = 16 << 10;
+
+/// What the sink needs to know.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub bootstrap: String,
+    /// Further librdkafka properties.
+    pub properties: BTreeMap<String, String>,
+    /// The sink's group is `<application id>-sink`.
+    pub application_id: String,
+    pub instance_id: String,
+    pub topics: Topics,
+    /// `postgres://…`, with the password in it.
+    pub url: String,
+}
+
+/// Names of the topics that are written to the database.
+#[derive(Debug, Clone)]
+pub struct Topics {
+    pub source: String,
+    pub rules: String,
+    pub settlements: String,
+    pub statistics: String,
+    pub exclusions: String,
+    pub dead_letter: String,
+}
+
+impl Topics {
+    /// In the order of [`Topic::ALL`].
+    fn names(&self) -> Vec<String> {
+        let name = |topic| match topic {
+            Topic::Source => &self.source,
+            Topic::Rules => &self.rules,
+            Topic::Settlements => &self.settlements,
+            Topic::Statistics => &self.statistics,
+            Topic::Exclusions => &self.exclusions,
+            Topic::DeadLetter => &self.dead_letter,
+        };
+        Topic::ALL.map(|topic| name(topic).clone()).to_vec()
+    }
+}
+
+/// Why the sink has stopped: a person must act. Whatever passes by itself is no error of this type.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Database(#[from] connection::Error),
+    #[error("Kafka, as the sink sees it: {0}")]
+    Kafka(String),
+    #[error(
+        "records {from} to {to} of {partition} were deleted before they were written to the \
+         database: its retention must be unlimited. To go on without them, set next_offset = {to} \
+         in settle.sink_position"
+    )]
+    Lost {
+        partition: String,
+        from: i64,
+        to: i64,
+    },
+    #[error(
+        "the database stands at {position} of {partition}, which ends at {end}: the topic was \
+         truncated or created anew, or this is another cluster's database"
+    )]
+    Ahead {
+        partition: String,
+        position: i64,
+        end: i64,
+    },
+    #[error("start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+    #[error("a thread of the sink has died")]
+    Died,
+}
+
+/// The running sink.
+pub struct Handle {
+    status: Arc<Status>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<(), Error>>,
+}
+
+impl Handle {
+    pub fn status(&self) -> Arc<Status> {
+        Arc::clone(&self.status)
+    }
+
+    /// Returns at once; [`Handle::join`] waits until the write under way is answered, or 3 s.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has stopped, by itself or when told to.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    pub fn join(self) -> Result<(), Error> {
+        self.thread.join().unwrap_or(Err(Error::Died))
+    }
+}
+
+/// Starts the sink on two threads of its own. Kafka and the database may be away: it waits for them.
+pub fn spawn(options: &Options) -> Result<Handle, Error> {
+    let config = connection::parse(&options.url)?;
+    let topics = options.topics.names();
+    let status = Arc::new(Status::default());
+    let stop = Arc::new(AtomicBool::new(false));
+    let member = member::Options {
+        bootstrap: options.bootstrap.clone(),
+        properties: options.properties.clone(),
+        group: format!("{}-sink", options.application_id),
+        instance: options.instance_id.clone(),
+        client: format!("{}-sink-{}", options.application_id, options.instance_id),
+        topics: topics.clone(),
+        fetch_ahead_kib: FETCH_AHEAD_KIB,
+    };
+    let service = Service {
+        writer: Writer::new(config, topics),
+        status: Arc::clone(&status),
+    };
+    let (told, stopped) = (Arc::clone(&status), Arc::clone(&stop));
+    let work = move || {
+        let outcome = run(&member, service, Arc::clone(&told), stopped);
+        if let Err(error) = &outcome {
+            told.set_problem(error.to_string());
+        }
+        outcome
+    };
+    let thread = std::thread::Builder::new().name("settle-sink".to_owned());
+    Ok(Handle {
+        status,
+        stop,
+        thread: thread.spawn(work)?,
+    })
+}
+
+fn run(
+    options: &member::Options,
+    service: Service,
+    status: Arc<Status>,
+    stop: Arc<AtomicBool>,
+) -> Result<(), Error> {
+    let (commands, received) = tokio::sync::mpsc::channel(1);
+    let (answered, answers) = std::sync::mpsc::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let database = std::thread::Builder::new()
+        .name("settle-sink-db".to_owned())
+        .spawn(move || runtime.block_on(service.serve(received, answered)))?;
+    let opened = Member::open(options).map_err(|error| Error::Kafka(error.to_string()));
+    let outcome =
+        opened.and_then(|member| Worker::new(member, (commands, answers), status, stop).run());
+    // The worker has dropped its end of the channel: the other thread gives up what it does.
+    let ended = database.join().map_err(|_| Error::Died);
+    outcome.and(ended)
+}
