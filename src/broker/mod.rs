@@ -1,6 +1,7 @@
 //! The port to Kafka, and the only place that names rdkafka. Everything the rest of the service
 //! sees of Kafka is a plain type of this module.
 
+pub mod admin;
 pub mod classify;
 pub mod client;
 pub mod consumer;

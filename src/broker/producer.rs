@@ -79,13 +79,18 @@ impl Producer {
             .is_some_and(|client| !client.is_suspect())
     }
 
+    /// Gives the client up; [`Producer::replace`] makes another.
+    pub fn retire(&mut self) {
+        if let Some(old) = self.client.take() {
+            // Its destruction may wait for the network; the next epoch fences it in any case.
+            thread::spawn(move || drop(old));
+        }
+    }
+
     /// Takes the transactional id over with a fresh client. Whatever transaction the id had open
     /// is decided when this returns `Ok`, and no earlier request can take effect any more.
     pub fn replace(&mut self) -> Result<(), Error> {
-        if let Some(old) = self.client.take() {
-            // Its destruction may wait for the network; the new epoch fences it in any case.
-            thread::spawn(move || drop(old));
-        }
+        self.retire();
         if self.standby.is_none() {
             self.prepare_standby();
         }

@@ -1,3 +1,17 @@
-//! The worker loop: partitions in, transactions out.
+//! The worker loop: records in, transactions out. One worker is one thread with one consumer and
+//! one transactional producer; it owns the tasks of the partitions that the group gives it.
 
+mod assignment;
+mod background;
+mod dead_letter;
+pub mod failure;
+pub mod fixed;
+mod inbox;
+mod ingest;
+mod outbox;
+mod restore;
+mod settle;
+mod start;
 pub mod status;
+mod tasks;
+pub mod worker;

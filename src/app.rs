@@ -1,0 +1,263 @@
+//! Composition root: puts the parts together and runs them until the process is told to stop.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use crate::broker::client::Settings;
+use crate::broker::monitor::{self, StableEnds, Watch};
+use crate::broker::{Names, Partition, Topic};
+use crate::clock;
+use crate::config::Config;
+use crate::domain::classify::Exclude;
+use crate::engine::failure::{Cause, Stopped};
+use crate::engine::fixed::{Fixed, Partitions};
+use crate::engine::status::{Kind, Status};
+use crate::engine::worker::{Options, Worker};
+use crate::exit::Exit;
+use crate::rules::{self, Resolver};
+use crate::state::directory::Directory;
+use crate::state::seen::Window;
+use crate::state::view::Views;
+use crate::topics;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Topics(#[from] topics::Error),
+    #[error(transparent)]
+    State(#[from] crate::state::Error),
+    #[error(transparent)]
+    Rules(#[from] rules::Error),
+    #[error(transparent)]
+    Broker(#[from] crate::broker::classify::Error),
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    #[error("{attempt}: {reason}")]
+    Start {
+        attempt: &'static str,
+        reason: String,
+    },
+    #[error(
+        "not everything had stopped within shutdown.grace ({0:?}); the open transaction is ended by the next start"
+    )]
+    Grace(Duration),
+}
+
+impl Error {
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Topics(error) => error.exit(),
+            Self::State(_) => Exit::State,
+            Self::Rules(_) => Exit::Configuration,
+            Self::Broker(_) | Self::Start { .. } | Self::Grace(_) => Exit::Failed,
+            Self::Stopped(stopped) => match stopped.cause {
+                Cause::Failed => Exit::Failed,
+                Cause::PromiseBroken => Exit::BrokenPromise,
+                Cause::StateDirectory => Exit::State,
+                Cause::NotAllowed => Exit::NotAllowed,
+            },
+        }
+    }
+}
+
+fn start_error(attempt: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+    move |error| Error::Start {
+        attempt,
+        reason: error.to_string(),
+    }
+}
+
+/// Runs the service until SIGTERM or SIGINT, or until a person must act.
+pub fn run(config: &Config) -> Result<(), Error> {
+    let directory = Arc::new(Directory::open(&config.state.directory)?);
+    let topics = topics::ensure(config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(start_error("start the runtime"))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_signal(&runtime, &stop)?;
+    let result = run_parts(config, &directory, topics, runtime.handle(), &stop);
+    runtime.shutdown_background();
+    result
+}
+
+/// SIGTERM and SIGINT ask for an orderly end.
+fn stop_on_signal(runtime: &tokio::runtime::Runtime, stop: &Arc<AtomicBool>) -> Result<(), Error> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let _entered = runtime.enter();
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let mut signals = signal(kind).map_err(start_error("listen for signals"))?;
+        let stop = Arc::clone(stop);
+        runtime.spawn(async move {
+            while signals.recv().await.is_some() {
+                tracing::info!("asked to stop");
+                stop.store(true, Ordering::SeqCst);
+            }
+        });
+    }
+    Ok(())
+}
+
+fn run_parts(
+    config: &Config,
+    directory: &Arc<Directory>,
+    topics: topics::Partitions,
+    runtime: &tokio::runtime::Handle,
+    stop: &Arc<AtomicBool>,
+) -> Result<(), Error> {
+    let settings = settings(config);
+    let resolver = Resolver::new(
+        &rules::Options {
+            url: config.rules.url.clone(),
+            timeout: config.rules.timeout,
+            max_concurrent: config.rules.max_concurrent,
+            on_call: |_, _| {},
+        },
+        runtime.clone(),
+    )?;
+    let views = Views::default();
+    let status = Status::new(config.pipeline.workers);
+    let stable_ends = StableEnds::default();
+    let watched = status.clone();
+    let watch = Watch {
+        partitions: Box::new(move || watched_partitions(&watched)),
+        stable_ends: Arc::clone(&stable_ends),
+        owners: Box::new(|_| {}),
+    };
+    monitor::spawn(&settings, watch, Arc::clone(stop))?;
+
+    let (ended, ends) = mpsc::channel();
+    for number in 0..config.pipeline.workers {
+        let options = Options {
+            number,
+            settings: settings.clone(),
+            fixed: fixed(config, topics, &settings, number),
+            directory: Arc::clone(directory),
+            window: Window::new(config.dedup.window),
+            accept_shorter_window: config.dedup.accept_shorter_window,
+            commit_interval: config.pipeline.commit_interval,
+            max_batch_records: config.pipeline.max_batch_records,
+            desk: resolver.subscribe(),
+            views: views.clone(),
+            status: Arc::clone(&status.workers[number]),
+            stable_ends: Arc::clone(&stable_ends),
+            stop: Arc::clone(stop),
+        };
+        let ended = ended.clone();
+        thread::Builder::new()
+            .name(format!("worker-{number}"))
+            .spawn(move || {
+                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    Worker::new(options)?.run()
+                }));
+                // The receiver is gone when the grace time is over.
+                let _ = ended.send(result);
+            })
+            .map_err(start_error("start a worker"))?;
+    }
+    drop(ended);
+    wait(config, stop, &ends)
+}
+
+type Ended = thread::Result<Result<(), Stopped>>;
+
+/// Waits until every worker has ended. The first that ends stops the others.
+fn wait(config: &Config, stop: &AtomicBool, ends: &mpsc::Receiver<Ended>) -> Result<(), Error> {
+    let mut first = Ok(());
+    let mut deadline = None;
+    for _ in 0..config.pipeline.workers {
+        let ended = loop {
+            let turn = Duration::from_millis(50);
+            match ends.recv_timeout(turn) {
+                Ok(ended) => break ended,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return first,
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+            }
+            if stop.load(Ordering::SeqCst) {
+                let now = clock::now();
+                if now > *deadline.get_or_insert(now + config.shutdown.grace) {
+                    return first.and(Err(Error::Grace(config.shutdown.grace)));
+                }
+            }
+        };
+        stop.store(true, Ordering::SeqCst);
+        let result = ended.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            let message = format!("an invariant is broken: {}", text.unwrap_or_default());
+            Err(Stopped {
+                cause: Cause::PromiseBroken,
+                message,
+            })
+        });
+        first = first.and(result.map_err(Error::from));
+    }
+    first
+}
+
+fn watched_partitions(status: &Status) -> Vec<Partition> {
+    let tasks = status
+        .workers
+        .iter()
+        .flat_map(|worker| worker.tasks().into_keys());
+    let partition = |(kind, number)| match kind {
+        Kind::Ingest => Partition::new(Topic::Source, number),
+        Kind::Settle => Partition::new(Topic::Bases, number),
+    };
+    tasks.map(partition).collect()
+}
+
+fn settings(config: &Config) -> Settings {
+    let topics = &config.topics;
+    let names = [
+        &topics.source,
+        &topics.bases,
+        &topics.rules,
+        &topics.settlements,
+        &topics.statistics,
+        &topics.exclusions,
+        &topics.dead_letter,
+        &topics.changelog,
+        &topics.ingest_changelog,
+    ];
+    let properties = config.kafka.properties.iter();
+    Settings {
+        bootstrap_servers: config.kafka.bootstrap_servers.clone(),
+        application_id: config.kafka.application_id.clone(),
+        instance_id: config.kafka.instance_id.clone(),
+        advertise: config.http.advertise.clone(),
+        properties: properties
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
+        topics: Names::new(names.map(Clone::clone)),
+    }
+}
+
+fn fixed(config: &Config, topics: topics::Partitions, settings: &Settings, worker: usize) -> Fixed {
+    // Every task has a file; at most so many live in this process.
+    let tasks = u64::try_from(topics.source + topics.bases)
+        .unwrap_or(1)
+        .max(1);
+    Fixed {
+        application_id: settings.application_id.clone(),
+        transactional_id: settings.transactional_id(worker),
+        names: settings.topics.clone(),
+        partitions: Partitions {
+            source: topics.source,
+            bases: topics.bases,
+            exclusions: topics.exclusions,
+            dead_letter: topics.dead_letter,
+        },
+        exclude: Exclude::new(&config.exclude.merchants, &config.exclude.test_merchants),
+        default_payout_days: config.rules.default_payout_days,
+        absent_ttl: config.rules.absent_ttl,
+        dead_letter_bytes_max: topics.dead_letter_bytes_max,
+        cache_per_task: usize::try_from(config.state.cache / tasks).unwrap_or(usize::MAX),
+        wall_now: clock::wall_millis(),
+        now: clock::now(),
+    }
+}

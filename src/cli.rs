@@ -1,0 +1,247 @@
+//! The command line: what can be asked of the program, and which exit code each end has.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+use crate::app;
+use crate::broker::admin;
+use crate::config::problem::Errors;
+use crate::config::{Loaded, default_file};
+use crate::exit::{self, Exit};
+use crate::telemetry;
+use crate::topics;
+
+/// Read when no other file is named, if it is there.
+const DEFAULT_FILE: &str = "settle.toml";
+
+const ABOUT: &str = "Settles payments from Kafka, each exactly once";
+
+const LONG_ABOUT: &str = "\
+Settles payments from Kafka, each exactly once.
+
+Reads payments from a topic, turns each into at most one settlement, looks up when it is paid out, keeps running \
+totals, and publishes all of it in the Kafka transaction that also moves the input forward. Without a configuration \
+file the defaults hold: Kafka at 127.0.0.1:9092, no database, queries at http://127.0.0.1:8080.";
+
+const EXAMPLES: &str = "\
+Examples:
+  settle config default > settle.toml     write a commented configuration file
+  settle config check                     find every mistake in it
+  settle topics plan                      see which topics would be created
+  settle run                              settle payments until SIGTERM
+  SETTLE_PIPELINE__WORKERS=2 settle run   override one key for this run";
+
+#[derive(Debug, Parser)]
+#[command(name = "settle", version, about = ABOUT, long_about = LONG_ABOUT)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = format!("{EXAMPLES}\n\n{}", exit::MEANINGS))]
+struct Arguments {
+    /// Configuration file [default: settle.toml, if it exists]; environment variables override it
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+
+    /// How log lines look [default: text on a terminal, json otherwise]
+    #[arg(long, value_enum, value_name = "FORMAT", global = true)]
+    log_format: Option<telemetry::Format>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Settle payments until SIGTERM or SIGINT
+    Run,
+    /// Check or print the configuration
+    #[command(subcommand, arg_required_else_help = true)]
+    Config(ConfigCommand),
+    /// Compare the topics with what they should be, or create the missing ones
+    #[command(subcommand, arg_required_else_help = true)]
+    Topics(TopicsCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Report every mistake at once, with file, line and key
+    Check,
+    /// Print what holds as TOML, each value with where it was given; secrets are left out
+    Dump,
+    /// Print a commented file with every key and its default
+    Default,
+}
+
+#[derive(Debug, Subcommand)]
+enum TopicsCommand {
+    /// Show what is missing and what breaks a rule; change nothing
+    Plan,
+    /// Create the missing topics; existing ones are not touched
+    Apply,
+}
+
+/// Why a command ended otherwise than clean.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Config(#[from] Errors),
+    #[error(transparent)]
+    Telemetry(#[from] telemetry::Error),
+    #[error(transparent)]
+    Topics(#[from] topics::Error),
+    #[error("write to standard output: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl Error {
+    fn exit(&self) -> Exit {
+        match self {
+            Error::Config(_) | Error::Telemetry(_) => Exit::Configuration,
+            Error::Topics(error) => error.exit(),
+            // The reader of a pipe has seen enough.
+            Error::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Clean,
+            Error::Output(_) => Exit::Failed,
+        }
+    }
+}
+
+/// Runs one command to its end. `environment` holds all variables of the process.
+pub fn main(arguments: impl Iterator<Item = OsString>, environment: &[(String, String)]) -> Exit {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
+    match execute(&arguments, environment) {
+        Ok(exit) => exit,
+        Err(error) => {
+            let exit = error.exit();
+            if exit != Exit::Clean {
+                complain(&error.to_string());
+            }
+            exit
+        }
+    }
+}
+
+/// Clap prints; only its exit codes differ from ours.
+fn usage(error: &clap::Error) -> Exit {
+    let asked = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    );
+    match error.print() {
+        Ok(()) | Err(_) if asked => Exit::Clean,
+        _ => Exit::Usage,
+    }
+}
+
+fn complain(text: &str) {
+    // Nobody is left to hear that standard error is closed.
+    let _ = writeln!(io::stderr(), "settle: {text}");
+}
+
+fn print(text: &str) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+fn execute(arguments: &Arguments, environment: &[(String, String)]) -> Result<Exit, Error> {
+    if let Command::Config(ConfigCommand::Default) = arguments.command {
+        print(&default_file())?;
+        return Ok(Exit::Clean);
+    }
+    let loaded = load(arguments.config.as_deref(), environment)?;
+    match &arguments.command {
+        Command::Run => {
+            start_logging(arguments, environment)?;
+            Ok(run(&loaded))
+        }
+        Command::Config(ConfigCommand::Dump) => {
+            print(&loaded.dump())?;
+            Ok(Exit::Clean)
+        }
+        Command::Config(_) => check(&loaded),
+        Command::Topics(command) => {
+            start_logging(arguments, environment)?;
+            topics(command, &loaded)
+        }
+    }
+}
+
+/// The file that was named, or else the usual one if it is there; with the properties librdkafka does not take.
+fn load(named: Option<&Path>, environment: &[(String, String)]) -> Result<Loaded, Error> {
+    let usual = Path::new(DEFAULT_FILE);
+    let path = named.or_else(|| usual.exists().then_some(usual));
+    let loaded = Loaded::load(path, environment.iter().cloned())?;
+    let refused = admin::refused_properties(&loaded.config);
+    if refused.is_empty() {
+        return Ok(loaded);
+    }
+    let problems = refused
+        .iter()
+        .map(|(name, text)| loaded.property_problem(name, text));
+    Err(Errors::new(problems.collect()).into())
+}
+
+fn start_logging(arguments: &Arguments, environment: &[(String, String)]) -> Result<(), Error> {
+    let filter = environment.iter().find(|(name, _)| name == "RUST_LOG");
+    Ok(telemetry::init(
+        arguments.log_format,
+        filter.map(|(_, value)| value.as_str()),
+    )?)
+}
+
+fn run(loaded: &Loaded) -> Exit {
+    for warning in loaded.warnings() {
+        tracing::warn!("{warning}");
+    }
+    match app::run(&loaded.config) {
+        Ok(()) => Exit::Clean,
+        Err(error) => {
+            tracing::error!(exit = error.exit().code(), "{error}");
+            error.exit()
+        }
+    }
+}
+
+fn check(loaded: &Loaded) -> Result<Exit, Error> {
+    let mut text = String::from("configuration is valid\n");
+    for warning in loaded.warnings() {
+        text.push_str("warning: ");
+        text.push_str(&warning);
+        text.push('\n');
+    }
+    print(&text)?;
+    Ok(Exit::Clean)
+}
+
+fn topics(command: &TopicsCommand, loaded: &Loaded) -> Result<Exit, Error> {
+    let plan = match command {
+        TopicsCommand::Plan => topics::look(&loaded.config)?,
+        TopicsCommand::Apply => topics::apply(&loaded.config)?,
+    };
+    print(&plan.to_string())?;
+    if !plan.violations.is_empty() {
+        return Ok(Exit::Configuration);
+    }
+    let end = match (command, plan.create.len()) {
+        (_, 0) => "nothing to do\n".to_owned(),
+        (TopicsCommand::Plan, count) => format!("{count} to create: `settle topics apply`\n"),
+        (TopicsCommand::Apply, count) => format!("{count} created\n"),
+    };
+    print(&end)?;
+    Ok(Exit::Clean)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Arguments::command().debug_assert();
+    }
+}

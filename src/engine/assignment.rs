@@ -1,0 +1,88 @@
+//! Partitions come and go: opens and closes tasks as the group decides.
+
+use crate::broker::consumer::Rebalance;
+use crate::broker::{Partition, Topic};
+use crate::engine::failure::Failure;
+use crate::engine::ingest;
+use crate::engine::settle;
+use crate::engine::tasks::Life;
+use crate::engine::worker::Worker;
+use crate::metrics::Rebalance as Kind;
+use crate::state::view::Served;
+
+impl Worker {
+    /// Answers a change of the assignment. No transaction is open here, and nothing is staged.
+    pub(super) fn rebalance(&mut self, change: &Rebalance) -> Result<(), Failure> {
+        match change {
+            Rebalance::Assigned(partitions) => {
+                tracing::info!(worker = self.number, ?partitions, "partitions assigned");
+                self.metrics.rebalanced(Kind::Assigned);
+                self.consumer.assign(partitions)?;
+                for partition in partitions {
+                    self.tasks.lives.insert(*partition, Life::New);
+                    if partition.topic == Topic::Bases {
+                        self.views.serve(partition.number, Served::Restoring);
+                    }
+                }
+            }
+            Rebalance::Revoked { partitions, lost } => {
+                tracing::info!(
+                    worker = self.number,
+                    ?partitions,
+                    lost,
+                    "partitions revoked"
+                );
+                self.metrics
+                    .rebalanced(if *lost { Kind::Lost } else { Kind::Revoked });
+                for partition in partitions {
+                    self.close(*partition)?;
+                }
+                self.consumer.unassign(partitions)?;
+            }
+        }
+        self.status.set_assigned(true);
+        Ok(())
+    }
+
+    /// Makes a task's committed state durable and gives it up.
+    pub(super) fn close(&mut self, partition: Partition) -> Result<(), Failure> {
+        if partition.topic == Topic::Bases {
+            self.views.withdraw(partition.number);
+        }
+        self.stop_reading(partition)?;
+        match partition.topic {
+            Topic::Source => {
+                if let Some(task) = self.tasks.ingest.get_mut(&partition.number) {
+                    task.store.checkpoint()?;
+                }
+            }
+            _ => {
+                if let Some(task) = self.tasks.settle.get_mut(&partition.number) {
+                    task.store.checkpoint()?;
+                }
+            }
+        }
+        self.paused.remove(&partition);
+        self.tasks.remove(partition, &mut self.desk);
+        Ok(())
+    }
+
+    /// Opens the file of a task, unless it is open.
+    pub(super) fn open(&mut self, partition: Partition) -> Result<(), Failure> {
+        let number = partition.number;
+        match partition.topic {
+            Topic::Source if !self.tasks.ingest.contains_key(&number) => {
+                let path = self.directory.file(&format!("ingest-{number}.redb"));
+                let task = ingest::Task::open(&path, &self.fixed, number, self.window)?;
+                self.tasks.ingest.insert(number, task);
+            }
+            Topic::Bases if !self.tasks.settle.contains_key(&number) => {
+                let path = self.directory.file(&format!("settle-{number}.redb"));
+                let task = settle::Task::open(&path, &self.fixed, number)?;
+                self.tasks.settle.insert(number, task);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+//! Everything that can go wrong in a turn of the loop, and what the loop does about it.
+
+use thiserror::Error;
+
+use crate::broker::classify::{self, Reaction, Stop};
+use crate::engine::settle;
+use crate::engine::start::Refusal;
+use crate::state;
+
+#[derive(Debug, Error)]
+pub enum Failure {
+    #[error(transparent)]
+    Broker(#[from] classify::Error),
+    #[error(transparent)]
+    State(#[from] state::Error),
+    #[error("{topic}/{partition}: {refusal}")]
+    Refused {
+        topic: String,
+        partition: i32,
+        refusal: Refusal,
+    },
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl From<settle::Error> for Failure {
+    fn from(error: settle::Error) -> Self {
+        match error {
+            settle::Error::State(error) => Self::State(error),
+            settle::Error::ForeignBase { .. } => Self::Broken(error.to_string()),
+        }
+    }
+}
+
+/// Why a worker ended; decides the exit code of the process.
+#[derive(Debug, Error)]
+#[error("{message}")]
+pub struct Stopped {
+    pub cause: Cause,
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    Failed,
+    PromiseBroken,
+    StateDirectory,
+    NotAllowed,
+}
+
+/// What the loop does about a failure.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Todo {
+    /// Try again in a moment.
+    Wait,
+    /// Replace the producer and take up every task again from the log.
+    Recover {
+        fenced: bool,
+    },
+    /// Set the damaged file aside and rebuild its task, with all others.
+    Rebuild,
+    Stop(Cause),
+}
+
+impl Failure {
+    pub fn todo(&self) -> Todo {
+        match self {
+            Self::Broker(error) => match error.reaction {
+                Reaction::Wait => Todo::Wait,
+                Reaction::Recover => Todo::Recover { fenced: false },
+                Reaction::Fenced => Todo::Recover { fenced: true },
+                Reaction::Stop(Stop::Failed) => Todo::Stop(Cause::Failed),
+                Reaction::Stop(Stop::Broken) => Todo::Stop(Cause::PromiseBroken),
+                Reaction::Stop(Stop::NotAllowed) => Todo::Stop(Cause::NotAllowed),
+            },
+            Self::State(state::Error::Damaged { .. }) => Todo::Rebuild,
+            Self::State(state::Error::Busy { .. }) => Todo::Wait,
+            Self::State(state::Error::Unusable { .. }) => Todo::Stop(Cause::StateDirectory),
+            Self::Refused { .. } | Self::Broken(_) => Todo::Stop(Cause::PromiseBroken),
+        }
+    }
+
+    pub fn stop(&self, cause: Cause) -> Stopped {
+        Stopped {
+            cause,
+            message: self.to_string(),
+        }
+    }
+}

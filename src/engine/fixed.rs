@@ -1,0 +1,35 @@
+//! What is the same for every batch of a worker, and the time of the batch at hand.
+
+use std::time::Duration;
+
+use crate::broker::Names;
+use crate::domain::classify::Exclude;
+
+/// Partition counts of the topics that the engine addresses by number.
+#[derive(Debug, Clone, Copy)]
+pub struct Partitions {
+    pub source: i32,
+    /// Also of rules, settlements, statistics and changelog.
+    pub bases: i32,
+    pub exclusions: i32,
+    pub dead_letter: i32,
+}
+
+#[derive(Clone)]
+pub struct Fixed {
+    pub application_id: String,
+    pub transactional_id: String,
+    pub names: Names,
+    pub partitions: Partitions,
+    pub exclude: Exclude,
+    pub default_payout_days: u32,
+    pub absent_ttl: Duration,
+    /// `max.message.bytes` of the dead-letter topic.
+    pub dead_letter_bytes_max: usize,
+    /// Cache of one task's state file.
+    pub cache_per_task: usize,
+    /// Wall clock at the start of the turn, milliseconds since the epoch.
+    pub wall_now: i64,
+    /// Process clock at the start of the turn.
+    pub now: Duration,
+}

@@ -1,0 +1,331 @@
+//! Ingest: one task per partition of the source topic. Reads each record, drops duplicates,
+//! excludes, and sends payments on to the partition of their rule key.
+
+use std::path::Path;
+
+use crate::broker::producer::Committed;
+use crate::broker::{Partition, Topic};
+use crate::codec::payment::{self, Message};
+use crate::codec::stored::{POSITION_KEY, Position, write_base};
+use crate::codec::wire;
+use crate::domain::classify::{DeadLetter, Defect, Exclusion, First, exclusion};
+use crate::domain::partition;
+use crate::domain::payment::{Payment, Source};
+use crate::domain::settlement::Base;
+use crate::engine::dead_letter::push_dead_letter;
+use crate::engine::fixed::Fixed;
+use crate::engine::inbox::{Inbox, Item};
+use crate::engine::outbox::Outbox;
+use crate::metrics::Worker as Metrics;
+use crate::state;
+use crate::state::run::Seen;
+use crate::state::seen::{Ids, Positions, Store, Window};
+
+pub struct Task {
+    number: i32,
+    pub store: Store,
+    pub inbox: Inbox,
+    staged: Option<Staged>,
+}
+
+/// What a batch changes here once it is committed.
+struct Staged {
+    ids: Ids,
+    positions: Positions,
+    receipt: usize,
+    records: usize,
+    tally: Tally,
+}
+
+/// Outcomes of a batch, for the metrics.
+#[derive(Default)]
+struct Tally {
+    bases: u64,
+    payments: u64,
+    excluded: Vec<Exclusion>,
+    dead: Vec<Defect>,
+}
+
+/// What becomes of a source record, with the facts that its record needs.
+enum Outcome<'a> {
+    Base {
+        id: &'a str,
+        payment: Payment<'a>,
+    },
+    Excluded {
+        reason: Exclusion,
+        first: Option<First>,
+        payment: Option<Payment<'a>>,
+    },
+    Dead(DeadLetter),
+}
+
+impl Task {
+    pub fn open(
+        path: &Path,
+        fixed: &Fixed,
+        number: i32,
+        window: Window,
+    ) -> Result<Self, state::Error> {
+        let identity = format!(
+            "{}/{}/{number}",
+            fixed.application_id,
+            fixed.names.of(Topic::Source)
+        );
+        let store = Store::open(path, &identity, fixed.cache_per_task, window)?;
+        Ok(Self {
+            number,
+            store,
+            inbox: Inbox::default(),
+            staged: None,
+        })
+    }
+
+    /// The source partition of this task.
+    pub const fn partition(&self) -> Partition {
+        Partition::new(Topic::Source, self.number)
+    }
+
+    /// The partition that holds this task's positions.
+    pub const fn changelog(&self) -> Partition {
+        Partition::new(Topic::IngestChangelog, self.number)
+    }
+
+    /// Decides everything in the inbox. The next source offset, when there was anything.
+    pub fn stage(&mut self, fixed: &Fixed, out: &mut Outbox) -> Result<Option<i64>, state::Error> {
+        let mut positions = self.store.positions();
+        let mut ids = Ids::default();
+        let mut tally = Tally::default();
+        for item in self.inbox.iter() {
+            let outcome = self.decide(fixed, &item, &mut ids, &mut tally)?;
+            let source = Source {
+                partition: self.number,
+                offset: item.offset,
+            };
+            push(fixed, (&item, source), outcome, out, &mut tally);
+            positions.source = item.offset + 1;
+            positions.time = positions.time.max(item.timestamp.min(fixed.wall_now));
+        }
+        let records = self.inbox.len();
+        if records == 0 {
+            return Ok(None);
+        }
+        positions.transaction += 1;
+        let position = Position {
+            application_id: fixed.application_id.clone(),
+            topic: fixed.names.of(Topic::Source).to_owned(),
+            next: positions.source,
+            time: positions.time,
+            transactional_id: fixed.transactional_id.clone(),
+            transaction: positions.transaction,
+        };
+        out.push(self.changelog(), POSITION_KEY, |value| {
+            value.extend(position.encode())
+        });
+        let receipt = out.want_receipt();
+        let next = positions.source;
+        self.staged = Some(Staged {
+            ids,
+            positions,
+            receipt,
+            records,
+            tally,
+        });
+        Ok(Some(next))
+    }
+
+    fn decide<'a>(
+        &self,
+        fixed: &Fixed,
+        item: &Item<'a>,
+        ids: &mut Ids,
+        tally: &mut Tally,
+    ) -> Result<Outcome<'a>, state::Error> {
+        let (id, payment) = match payment::read(item.key, item.value) {
+            Message::DeadLetter(dead) => return Ok(Outcome::Dead(dead)),
+            Message::Finish => return Ok(excluded(Exclusion::Finish)),
+            Message::NoData => return Ok(excluded(Exclusion::NoData)),
+            Message::Payment { id, payment } => (id, payment),
+        };
+        tally.payments += 1;
+        let earlier = self.remember(item, id, ids)?;
+        let first = earlier.map(|(seen, same_bytes)| First {
+            source: seen.source(self.number),
+            same_bytes,
+        });
+        Ok(match exclusion(&payment, first.as_ref(), &fixed.exclude) {
+            None => Outcome::Base { id, payment },
+            Some(reason) => Outcome::Excluded {
+                reason,
+                first,
+                payment: Some(payment),
+            },
+        })
+    }
+
+    /// The first payment of this id, and whether its bytes are the same; or remembers this one as
+    /// the first.
+    fn remember(
+        &self,
+        item: &Item,
+        id: &str,
+        ids: &mut Ids,
+    ) -> Result<Option<(Seen, bool)>, state::Error> {
+        let value = item.value.unwrap_or_default();
+        let seen = Seen {
+            id: hash_id(id),
+            offset: item.offset,
+            timestamp: item.timestamp,
+            fingerprint: fingerprint(value),
+        };
+        let window = self.store.window();
+        let earlier = match ids.find(seen.id, seen.timestamp, window) {
+            Some(earlier) => Some(earlier),
+            None => self.store.find(seen.id, seen.timestamp)?,
+        };
+        if earlier.is_none() {
+            ids.insert(seen);
+        }
+        Ok(earlier.map(|earlier| (earlier, earlier.fingerprint == seen.fingerprint)))
+    }
+
+    /// Reads a committed record again, to rebuild the duplicate window.
+    pub fn replay(&mut self, item: &Item, wall_now: i64) -> Result<(), state::Error> {
+        let mut ids = Ids::default();
+        if let Message::Payment { id, .. } = payment::read(item.key, item.value) {
+            self.remember(item, id, &mut ids)?;
+        }
+        let mut positions = self.store.positions();
+        positions.source = item.offset + 1;
+        positions.time = positions.time.max(item.timestamp.min(wall_now));
+        self.store.replay(ids, positions);
+        Ok(())
+    }
+
+    /// Takes a record of the changelog while restoring: only how far it was read matters here,
+    /// the position in it counts when the source was read up to it.
+    pub fn read_changelog(&mut self, offset: i64) {
+        let positions = Positions {
+            changelog: offset + 1,
+            ..self.store.positions()
+        };
+        self.store.replay(Ids::default(), positions);
+    }
+
+    /// Everything below `next` is in the store.
+    pub fn begin_at(&mut self, next: i64) {
+        let positions = Positions {
+            source: next,
+            ..self.store.positions()
+        };
+        self.store.replay(Ids::default(), positions);
+    }
+
+    /// Advances by the committed batch.
+    pub fn apply(&mut self, committed: &Committed, metrics: &Metrics) {
+        let Some(staged) = self.staged.take() else {
+            return;
+        };
+        let changelog = committed.offset(staged.receipt) + 1;
+        let positions = Positions {
+            changelog,
+            ..staged.positions
+        };
+        self.store.apply(staged.ids, positions, committed);
+        self.inbox.finish(staged.records);
+        let tally = staged.tally;
+        metrics.bases.increment(tally.bases);
+        metrics.duplicates_checked.increment(tally.payments);
+        tally
+            .excluded
+            .into_iter()
+            .for_each(|reason| metrics.excluded(reason));
+        tally
+            .dead
+            .into_iter()
+            .for_each(|defect| metrics.dead_letter(defect));
+    }
+
+    /// Drops everything that is not committed.
+    pub fn discard(&mut self) {
+        self.staged = None;
+        self.inbox.clear();
+    }
+}
+
+fn excluded(reason: Exclusion) -> Outcome<'static> {
+    Outcome::Excluded {
+        reason,
+        first: None,
+        payment: None,
+    }
+}
+
+fn hash_id(id: &str) -> u128 {
+    let hash = blake3::hash(id.as_bytes());
+    let first = hash.as_bytes().first_chunk().expect("a hash of 32 bytes");
+    u128::from_be_bytes(*first)
+}
+
+fn fingerprint(value: &[u8]) -> u64 {
+    let hash = blake3::hash(value);
+    let first = hash.as_bytes().first_chunk().expect("a hash of 32 bytes");
+    u64::from_be_bytes(*first)
+}
+
+/// Adds the record of an outcome.
+fn push(
+    fixed: &Fixed,
+    (item, source): (&Item, Source),
+    outcome: Outcome,
+    out: &mut Outbox,
+    tally: &mut Tally,
+) {
+    match outcome {
+        Outcome::Base { id, payment } => {
+            tally.bases += 1;
+            let key = payment.rule_key();
+            let number = partition::of_key(key.as_str().as_bytes(), fixed.partitions.bases);
+            let value = item.value.unwrap_or_default();
+            let base = Base {
+                payment_id: id,
+                channel: payment.channel,
+                payment_type: payment.payment_type,
+                amount: payment.amount,
+                date: &payment.date,
+                source,
+                received_at: item.timestamp,
+                original: &value[..value.len().min(Base::ORIGINAL_BYTES_MAX)],
+                original_length: value.len() as u64,
+            };
+            let to = Partition::new(Topic::Bases, number);
+            out.push(to, key.as_str().as_bytes(), |out| write_base(&base, out));
+        }
+        Outcome::Excluded {
+            reason,
+            first,
+            payment,
+        } => {
+            tally.excluded.push(reason);
+            let number = source.partition % fixed.partitions.exclusions;
+            let to = Partition::new(Topic::Exclusions, number);
+            let known = payment
+                .as_ref()
+                .map(|payment| (payment.merchant.as_ref(), payment.amount));
+            let mut json = Vec::with_capacity(256);
+            wire::write_exclusion((item.key, source), reason, first.as_ref(), known, &mut json);
+            out.push_raw(to, (item.key, Some(&json)), Vec::new());
+        }
+        Outcome::Dead(dead) => {
+            tally.dead.push(dead.defect);
+            let value = item.value.unwrap_or_default();
+            push_dead_letter(
+                fixed,
+                source,
+                &dead,
+                (item.key, value, value.len() as u64),
+                out,
+            );
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! Brings a task up to the log: reads what is committed and not yet in its store, and decides
+//! where its source partition goes on.
+//!
+//! The committed offsets are read first, then the high watermarks, then the logs up to there: so
+//! everything that those offsets stand for has been read, whatever markers were still under way.
+//! The same is done after every failure whose outcome is unknown; the position record in the log
+//! says whether the transaction was committed.
+
+use crate::broker::{Bounds, Partition, Record, Topic};
+use crate::clock;
+use crate::codec::stored::{POSITION_KEY, Position};
+use crate::engine::failure::Failure;
+use crate::engine::inbox::Item;
+use crate::engine::start::{Facts, Recorded, decide};
+use crate::engine::tasks::{Life, Tasks};
+use crate::engine::worker::Worker;
+use crate::state;
+use crate::state::view::Served;
+
+/// Records that one turn reads from the logs, so that running tasks are not kept waiting.
+const RECORDS_PER_TURN: usize = 5000;
+
+/// A restore under way.
+#[derive(Debug)]
+pub struct Restore {
+    /// The logs that are read, each with the end that must be reached.
+    logs: Vec<(Partition, i64)>,
+    group: Option<i64>,
+    source: Bounds,
+    /// The newest position record that was read.
+    position: Option<Position>,
+    /// The source position is decided; the duplicate window is being read again up to it.
+    window_until: Option<i64>,
+}
+
+impl Worker {
+    /// Begins to restore the tasks that have not begun.
+    pub(super) fn begin_restores(&mut self) -> Result<(), Failure> {
+        let new = self.tasks.in_life(|life| matches!(life, Life::New));
+        if new.is_empty() {
+            return Ok(());
+        }
+        let offsets = self.consumer.committed(&new)?;
+        for (partition, group) in new.into_iter().zip(offsets) {
+            self.open(partition)?;
+            let restore = self.begin_restore(partition, group)?;
+            self.metrics.restores.increment(1);
+            self.tasks.lives.insert(partition, Life::Restoring(restore));
+        }
+        Ok(())
+    }
+
+    fn begin_restore(
+        &mut self,
+        partition: Partition,
+        group: Option<i64>,
+    ) -> Result<Restore, Failure> {
+        self.stop_reading(partition)?;
+        let number = partition.number;
+        let logs = match partition.topic {
+            Topic::Source => {
+                let task = &self.tasks.ingest[&number];
+                vec![(task.changelog(), task.store.positions().changelog)]
+            }
+            _ => {
+                let task = &self.tasks.settle[&number];
+                let positions = task.store.positions();
+                vec![
+                    (task.changelog(), positions.changelog),
+                    (task.rules(), positions.rules),
+                ]
+            }
+        };
+        let mut ends = Vec::new();
+        for (log, next) in logs {
+            let bounds = self.reader.bounds(log)?;
+            if log.topic != Topic::Rules {
+                self.check_changelog(partition, log, next, bounds)?;
+            }
+            let from = next.clamp(bounds.low, bounds.high);
+            self.reader.start(log, from)?;
+            ends.push((log, bounds.high));
+        }
+        let source = self.reader.bounds(partition)?;
+        Ok(Restore {
+            logs: ends,
+            group,
+            source,
+            position: None,
+            window_until: None,
+        })
+    }
+
+    /// A store must not be ahead of its changelog, and the changelog must reach back to it.
+    fn check_changelog(
+        &self,
+        partition: Partition,
+        log: Partition,
+        next: i64,
+        bounds: Bounds,
+    ) -> Result<(), Failure> {
+        if next > bounds.high {
+            let path = match partition.topic {
+                Topic::Source => self.tasks.ingest[&partition.number].store.path(),
+                _ => self.tasks.settle[&partition.number].store.path(),
+            };
+            return Err(Failure::State(state::Error::Damaged {
+                path: path.to_owned(),
+                reason: format!(
+                    "it is at {next}, ahead of its log, which ends at {}",
+                    bounds.high
+                ),
+            }));
+        }
+        if next < bounds.low {
+            return Err(Failure::Broken(format!(
+                "{}/{}: the changelog begins at {}, the local state ends at {next}: records \
+                 between them were deleted, and totals cannot be rebuilt",
+                self.fixed.names.of(log.topic),
+                log.number,
+                bounds.low
+            )));
+        }
+        Ok(())
+    }
+
+    /// Reads the logs of restoring tasks and the rules topic.
+    pub(super) fn follow_logs(&mut self) -> Result<(), Failure> {
+        for _ in 0..RECORDS_PER_TURN {
+            let idle = self.idle_wait();
+            let Some(fetched) = self.reader.poll(idle)? else {
+                break;
+            };
+            let record = fetched.record();
+            read_log(&mut self.tasks, &record, self.fixed.wall_now)?;
+        }
+        for partition in self
+            .tasks
+            .in_life(|life| matches!(life, Life::Restoring(_)))
+        {
+            self.continue_restore(partition)?;
+        }
+        Ok(())
+    }
+
+    fn continue_restore(&mut self, partition: Partition) -> Result<(), Failure> {
+        let Some(Life::Restoring(restore)) = self.tasks.lives.get(&partition) else {
+            return Ok(());
+        };
+        for (log, end) in &restore.logs {
+            if self.reader.position(*log)? < *end {
+                return Ok(());
+            }
+        }
+        if let Some(until) = restore.window_until {
+            return self.set_running(partition, until);
+        }
+        let start = self.decide_start(partition, restore)?;
+        if partition.topic == Topic::Source && self.begin_window(partition, start)? {
+            return Ok(());
+        }
+        self.set_running(partition, start)
+    }
+
+    fn decide_start(&self, partition: Partition, restore: &Restore) -> Result<i64, Failure> {
+        let topic = self.fixed.names.of(partition.topic);
+        let next = match partition.topic {
+            Topic::Source => {
+                self.tasks.ingest[&partition.number]
+                    .store
+                    .positions()
+                    .source
+            }
+            _ => {
+                self.tasks.settle[&partition.number]
+                    .store
+                    .positions()
+                    .source
+            }
+        };
+        let in_store = (next >= 0).then_some(Recorded {
+            application_id: &self.fixed.application_id,
+            topic,
+            next,
+        });
+        let in_log = restore.position.as_ref().map(|position| Recorded {
+            application_id: &position.application_id,
+            topic: &position.topic,
+            next: position.next,
+        });
+        let facts = Facts {
+            recorded: in_log.or(in_store),
+            group: restore.group,
+            source: restore.source,
+            application_id: &self.fixed.application_id,
+            topic,
+        };
+        let start = decide(&facts).map_err(|refusal| Failure::Refused {
+            topic: topic.to_owned(),
+            partition: partition.number,
+            refusal,
+        })?;
+        if start.group_differed {
+            self.metrics.positions_repaired.increment(1);
+            tracing::error!(
+                topic, partition = partition.number,
+                recorded = start.offset, group = ?restore.group,
+                "the group's offset differs from the position committed with the outputs; going \
+                 on from the latter"
+            );
+        }
+        Ok(start.offset)
+    }
+
+    /// Begins to read the source again up to `start`, as far as the store of seen ids lags.
+    /// `false` when it does not.
+    fn begin_window(&mut self, partition: Partition, start: i64) -> Result<bool, Failure> {
+        let Some(Life::Restoring(restore)) = self.tasks.lives.get_mut(&partition) else {
+            return Ok(false);
+        };
+        let task = &self.tasks.ingest[&partition.number];
+        let positions = task.store.positions();
+        let never_ran = restore.position.is_none() && positions.source < 0;
+        if never_ran || positions.source >= start {
+            return Ok(false);
+        }
+        let time = restore
+            .position
+            .as_ref()
+            .map_or(positions.time, |position| position.time);
+        let low = restore.source.low;
+        let from = if positions.source >= low {
+            positions.source
+        } else {
+            let begins = |span: i64| self.reader.offset_at(partition, time.saturating_sub(span));
+            let window_from = begins(self.window.length())?.unwrap_or(start);
+            if low > 0 && window_from <= low && !self.accept_shorter_window {
+                return Err(Failure::Broken(format!(
+                    "{}/{}: the log begins at {low}, inside the duplicate window before offset \
+                     {start}: payments that could be repeated are no longer known. Lengthen the \
+                     topic's retention, or accept a shorter window once \
+                     (dedup.accept_shorter_window = true)",
+                    self.fixed.names.of(partition.topic),
+                    partition.number
+                )));
+            }
+            begins(self.window.kept())?.unwrap_or(start).max(low)
+        };
+        if from >= start {
+            return Ok(false);
+        }
+        tracing::info!(
+            partition = partition.number,
+            from,
+            until = start,
+            "reading payments again for the duplicate window"
+        );
+        restore.window_until = Some(start);
+        let old_logs = std::mem::replace(&mut restore.logs, vec![(partition, start)]);
+        for (log, _) in old_logs {
+            self.reader.stop(log)?;
+        }
+        self.reader.start(partition, from)?;
+        Ok(true)
+    }
+
+    /// Lets a restored task run from `start` on.
+    fn set_running(&mut self, partition: Partition, start: i64) -> Result<(), Failure> {
+        let number = partition.number;
+        match partition.topic {
+            Topic::Source => {
+                self.reader.stop(partition)?;
+                let task = self
+                    .tasks
+                    .ingest
+                    .get_mut(&number)
+                    .expect("open since it restores");
+                self.reader.stop(task.changelog())?;
+                task.begin_at(start);
+            }
+            _ => {
+                let task = self
+                    .tasks
+                    .settle
+                    .get_mut(&number)
+                    .expect("open since it restores");
+                self.reader.stop(task.changelog())?;
+                task.begin_at(start);
+                self.views.serve(number, Served::Ready(task.store.view()));
+            }
+        }
+        self.consumer.start(partition, start)?;
+        self.tasks.lives.insert(partition, Life::Running);
+        tracing::info!(
+            topic = self.fixed.names.of(partition.topic),
+            partition = number,
+            start,
+            "task runs"
+        );
+        Ok(())
+    }
+
+    /// Stops reading the logs of a task that is given up.
+    pub(super) fn stop_reading(&mut self, partition: Partition) -> Result<(), Failure> {
+        let number = partition.number;
+        let logs = match partition.topic {
+            Topic::Source => [Topic::Source, Topic::IngestChangelog],
+            _ => [Topic::Changelog, Topic::Rules],
+        };
+        for topic in logs {
+            self.reader.stop(Partition::new(topic, number))?;
+        }
+        Ok(())
+    }
+
+    /// Records that restoring tasks still have to read.
+    pub(super) fn remaining(&self, partition: Partition) -> i64 {
+        let Some(Life::Restoring(restore)) = self.tasks.lives.get(&partition) else {
+            return 0;
+        };
+        let left = restore.logs.iter().map(|(log, end)| {
+            let position = self.reader.position(*log).unwrap_or(*end);
+            (end - position).max(0)
+        });
+        left.sum()
+    }
+}
+
+/// Hands a record of a log to the task that owns it.
+fn read_log(tasks: &mut Tasks, record: &Record, wall_now: i64) -> Result<(), Failure> {
+    let number = record.partition.number;
+    let life = |tasks: &mut Tasks, topic, position| {
+        let life = tasks.lives.get_mut(&Partition::new(topic, number));
+        if let Some(Life::Restoring(restore)) = life {
+            restore.position = Some(position);
+        }
+    };
+    match record.partition.topic {
+        Topic::Source => {
+            let until = match tasks.lives.get(&record.partition) {
+                Some(Life::Restoring(restore)) => restore.window_until,
+                _ => None,
+            };
+            if until.is_some_and(|until| record.offset < until)
+                && let Some(task) = tasks.ingest.get_mut(&number)
+            {
+                let item = Item {
+                    offset: record.offset,
+                    timestamp: record.timestamp,
+                    key: record.key,
+                    value: record.value,
+                };
+                task.replay(&item, wall_now)?;
+            }
+        }
+        Topic::IngestChangelog => {
+            let position = ingest_position(record)?;
+            if let Some(task) = tasks.ingest.get_mut(&number) {
+                task.read_changelog(record.offset);
+                life(tasks, Topic::Source, position);
+            }
+        }
+        Topic::Changelog => {
+            if let Some(task) = tasks.settle.get_mut(&number) {
+                let position = task
+                    .read_changelog(record.offset, record.key, record.value)
+                    .map_err(|reason| broken(record, &reason))?;
+                if let Some(position) = position {
+                    life(tasks, Topic::Bases, position);
+                }
+            }
+        }
+        Topic::Rules => {
+            if let Some(task) = tasks.settle.get_mut(&number) {
+                task.read_rule(record.offset, record.key, record.value)?;
+            }
+        }
+        other => unreachable!("the reader does not read {other:?}"),
+    }
+    Ok(())
+}
+
+fn ingest_position(record: &Record) -> Result<Position, Failure> {
+    match (record.key, record.value) {
+        (Some(POSITION_KEY), Some(value)) => {
+            Position::decode(value).map_err(|error| broken(record, &error.to_string()))
+        }
+        _ => Err(broken(record, "it is no position record")),
+    }
+}
+
+fn broken(record: &Record, reason: &str) -> Failure {
+    Failure::Broken(format!(
+        "changelog record {:?}/{}/{} cannot be read: {reason}",
+        record.partition.topic, record.partition.number, record.offset
+    ))
+}
+
+impl Worker {
+    /// How long a poll of the logs may wait: only when nothing else is to be done.
+    fn idle_wait(&self) -> std::time::Duration {
+        let nothing_runs = self
+            .tasks
+            .in_life(|life| matches!(life, Life::Running))
+            .is_empty();
+        if nothing_runs && self.tasks.is_restoring() && clock::now() > self.fixed.now {
+            std::time::Duration::from_millis(5)
+        } else {
+            std::time::Duration::ZERO
+        }
+    }
+}

@@ -1,0 +1,554 @@
+//! Settle: one task per partition of the bases topic. Finds the payout rule of each base, dates
+//! the settlement and adds it to the running total of its rule key.
+//!
+//! Bases are settled in their order. A base whose rule is not known yet holds up those behind it
+//! in its partition, while the rules of all of them are asked for at once.
+
+#[expect(
+    clippy::disallowed_types,
+    reason = "looked up by key; iterated in the order of `keys`"
+)]
+use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::broker::producer::Committed;
+use crate::broker::{Partition, Topic};
+use crate::codec::stored::{KeyState, POSITION_KEY, Position, StoredRule, read_base, write_totals};
+use crate::codec::wire::{self, StatisticsKey, StatisticsValue, write_rule, write_settlement};
+use crate::domain::classify::{DeadLetter, Defect};
+use crate::domain::rule::{Fields, Rule, RuleKey};
+use crate::domain::settlement::{Base, Basis};
+use crate::engine::dead_letter::push_dead_letter;
+use crate::engine::fixed::Fixed;
+use crate::engine::inbox::{Inbox, Item};
+use crate::engine::outbox::Outbox;
+use crate::metrics::{Lookup, Worker as Metrics};
+use crate::rules::{Answer, Desk};
+use crate::state;
+use crate::state::totals::{Batch, Positions, Store, fold_rule};
+
+pub struct Task {
+    number: i32,
+    pub store: Store,
+    pub inbox: Inbox,
+    /// Answers of the rule service that no committed transaction has published yet. They survive
+    /// a failed transaction.
+    learnt: BTreeMap<RuleKey, Rule>,
+    /// Keys of which the service has said that there is no rule.
+    absent: BTreeMap<RuleKey, Absent>,
+    /// Keys that the service is being asked for.
+    asked: BTreeSet<RuleKey>,
+    /// Bases of the inbox whose keys have been looked at, while the first one waits.
+    scanned: usize,
+    staged: Option<Staged>,
+}
+
+struct Absent {
+    /// Process clock; asked again after it.
+    until: Duration,
+    /// Serves at least the bases that waited for it, however short its life.
+    unused: bool,
+}
+
+/// What a batch changes here once it is committed.
+struct Staged {
+    keys: Vec<Working>,
+    positions: Positions,
+    receipt: usize,
+    /// Bases that leave the inbox.
+    done: usize,
+    /// Timestamps of the source records of the settlements, milliseconds since the epoch.
+    received: Vec<i64>,
+    overflows: u64,
+}
+
+/// A rule key while a batch is being decided.
+struct Working {
+    key: RuleKey,
+    state: KeyState,
+    basis: Basis,
+    found: Lookup,
+    settled: u64,
+    /// Where a newly learnt rule is published.
+    rule_receipt: Option<usize>,
+}
+
+/// A base of the inbox that cannot be read: written by something else than this service.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    State(#[from] state::Error),
+    #[error("{topic}/{partition}/{offset} is no base of this service: {reason}")]
+    ForeignBase {
+        topic: String,
+        partition: i32,
+        offset: i64,
+        reason: String,
+    },
+}
+
+impl Task {
+    pub fn open(path: &Path, fixed: &Fixed, number: i32) -> Result<Self, state::Error> {
+        let identity = format!(
+            "{}/{}/{number}",
+            fixed.application_id,
+            fixed.names.of(Topic::Bases)
+        );
+        let store = Store::open(path, &identity, fixed.cache_per_task)?;
+        Ok(Self {
+            number,
+            store,
+            inbox: Inbox::default(),
+            learnt: BTreeMap::new(),
+            absent: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            scanned: 0,
+            staged: None,
+        })
+    }
+
+    /// The bases partition of this task.
+    pub const fn partition(&self) -> Partition {
+        Partition::new(Topic::Bases, self.number)
+    }
+
+    pub const fn changelog(&self) -> Partition {
+        Partition::new(Topic::Changelog, self.number)
+    }
+
+    pub const fn rules(&self) -> Partition {
+        Partition::new(Topic::Rules, self.number)
+    }
+
+    /// Whether the first base waits for the rule service.
+    pub fn is_waiting(&self) -> bool {
+        !self.inbox.is_empty() && !self.asked.is_empty()
+    }
+
+    /// Decides the inbox up to the first base without a rule, and asks for the rules that are
+    /// missing. The next source offset, when anything was decided.
+    pub fn stage(
+        &mut self,
+        fixed: &Fixed,
+        desk: &mut Desk,
+        out: &mut Outbox,
+    ) -> Result<Option<i64>, Error> {
+        let mut batch = Deciding::new(self, fixed);
+        for item in self.inbox.iter() {
+            if !batch.decide(&item, out)? {
+                break;
+            }
+        }
+        let (keys, done, next) = (batch.keys, batch.done, batch.next);
+        let (received, overflows) = (batch.received, batch.overflows);
+        for working in keys
+            .iter()
+            .filter(|working| working.found == Lookup::Absent)
+        {
+            if let Some(absent) = self.absent.get_mut(&working.key) {
+                absent.unused = false;
+            }
+        }
+        if done < self.inbox.len() {
+            self.ask(done, fixed.now, desk)?;
+        } else {
+            self.scanned = 0;
+            self.absent.retain(|_, absent| absent.until > fixed.now);
+        }
+        if done == 0 {
+            return Ok(None);
+        }
+        self.scanned = self.scanned.saturating_sub(done);
+        let mut positions = self.store.positions();
+        positions.source = next;
+        positions.transaction += 1;
+        let keys = self.publish(fixed, keys, out);
+        let position = Position {
+            application_id: fixed.application_id.clone(),
+            topic: fixed.names.of(Topic::Bases).to_owned(),
+            next,
+            time: 0,
+            transactional_id: fixed.transactional_id.clone(),
+            transaction: positions.transaction,
+        };
+        out.push(self.changelog(), POSITION_KEY, |value| {
+            value.extend(position.encode())
+        });
+        let receipt = out.want_receipt();
+        self.staged = Some(Staged {
+            keys,
+            positions,
+            receipt,
+            done,
+            received,
+            overflows,
+        });
+        Ok(Some(next))
+    }
+
+    /// Adds the new totals, and the rules that were used for the first time.
+    fn publish(&self, fixed: &Fixed, mut keys: Vec<Working>, out: &mut Outbox) -> Vec<Working> {
+        keys.retain(|working| working.settled > 0);
+        for working in &mut keys {
+            let fields = working.key.fields();
+            let text = working.key.as_str().as_bytes();
+            if let (Basis::Rule(rule), Lookup::Asked) = (&working.basis, working.found) {
+                out.push(self.rules(), text, |value| write_rule(fields, rule, value));
+                working.rule_receipt = Some(out.want_receipt());
+            }
+            let totals = working.state.totals;
+            out.push_written(
+                Partition::new(Topic::Statistics, self.number),
+                |key| wire::write(&StatisticsKey::from(fields), key),
+                |value| wire::write(&StatisticsValue::from(totals), value),
+            );
+            out.push(self.changelog(), text, |value| write_totals(totals, value));
+        }
+        debug_assert!(
+            fixed.partitions.bases > self.number,
+            "a task of an existing partition"
+        );
+        keys
+    }
+
+    /// Asks for the rules of all bases behind the first one that waits, each key once.
+    fn ask(&mut self, waiting: usize, now: Duration, desk: &mut Desk) -> Result<(), Error> {
+        let from = self.scanned.max(waiting);
+        let waiting_key = self
+            .inbox
+            .iter()
+            .nth(waiting)
+            .and_then(|item| key_of(&item));
+        let behind = self
+            .inbox
+            .iter()
+            .skip(from)
+            .filter_map(|item| key_of(&item));
+        let mut missing = BTreeSet::new();
+        for key in waiting_key.into_iter().chain(behind) {
+            let known = self.asked.contains(key)
+                || missing.contains(key)
+                || self.learnt.contains_key(key)
+                || self.absent.get(key).is_some_and(|absent| absent.holds(now))
+                || self
+                    .store
+                    .get(key)?
+                    .is_some_and(|state| state.rule.is_some());
+            if !known && let Some(key) = RuleKey::parse(key) {
+                missing.insert(key);
+            }
+        }
+        for key in missing {
+            desk.request(&key);
+            self.asked.insert(key);
+        }
+        self.scanned = self.inbox.len();
+        Ok(())
+    }
+
+    /// Takes an answer of the rule service.
+    pub fn answer(&mut self, key: RuleKey, answer: Answer, fixed: &Fixed) {
+        self.asked.remove(&key);
+        match answer {
+            Answer::Rule(rule) => {
+                self.absent.remove(&key);
+                self.learnt.insert(key, rule);
+            }
+            Answer::NoRule => {
+                let until = fixed.now + fixed.absent_ttl;
+                self.absent.insert(
+                    key,
+                    Absent {
+                        until,
+                        unused: true,
+                    },
+                );
+            }
+        }
+    }
+
+    /// Takes a record of the rules topic: the newest one of a key is in force from here on.
+    pub fn read_rule(
+        &mut self,
+        offset: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<(), state::Error> {
+        let mut positions = self.store.positions();
+        if offset < positions.rules {
+            return Ok(());
+        }
+        positions.rules = offset + 1;
+        let folded = match rule_of(key, value) {
+            Ok((key, rule)) => {
+                let rule = rule.map(|rule| StoredRule { rule, offset });
+                let known = self.store.get(key.as_str())?;
+                fold_rule(known, rule, offset).map(|state| (key, state))
+            }
+            Err(reason) => {
+                tracing::warn!(
+                    partition = self.number,
+                    offset,
+                    reason,
+                    "a record of the rules topic is ignored"
+                );
+                None
+            }
+        };
+        if let Some((key, _)) = &folded {
+            // Whatever the service said before, the topic is newer.
+            self.learnt.remove(key);
+            self.absent.remove(key);
+        }
+        self.store.replay(Batch {
+            keys: folded.into_iter().collect(),
+            positions,
+        });
+        Ok(())
+    }
+
+    /// Takes a record of the changelog while restoring.
+    pub fn read_changelog(
+        &mut self,
+        offset: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<Option<Position>, String> {
+        let (key, value) = match (key, value) {
+            (Some(key), Some(value)) => (key, value),
+            _ => return Err("a changelog record has no key or no value".to_owned()),
+        };
+        let mut positions = self.store.positions();
+        positions.changelog = offset + 1;
+        if key == POSITION_KEY {
+            let position = Position::decode(value).map_err(|error| error.to_string())?;
+            positions.source = position.next;
+            positions.transaction = position.transaction;
+            self.store.replay(Batch {
+                keys: Vec::new(),
+                positions,
+            });
+            return Ok(Some(position));
+        }
+        let text = std::str::from_utf8(key).map_err(|error| error.to_string())?;
+        let key = RuleKey::parse(text).ok_or("a changelog key is no rule key")?;
+        let known = self.store.get(text).map_err(|error| error.to_string())?;
+        let mut state = known.unwrap_or_default();
+        state.totals =
+            crate::codec::stored::read_totals(value).map_err(|error| error.to_string())?;
+        self.store.replay(Batch {
+            keys: vec![(key, state)],
+            positions,
+        });
+        Ok(None)
+    }
+
+    /// Everything below `next` is in the store.
+    pub fn begin_at(&mut self, next: i64) {
+        let positions = Positions {
+            source: next,
+            ..self.store.positions()
+        };
+        self.store.replay(Batch {
+            keys: Vec::new(),
+            positions,
+        });
+    }
+
+    /// Advances by the committed batch.
+    pub fn apply(&mut self, committed: &Committed, fixed: &Fixed, metrics: &Metrics) {
+        let Some(staged) = self.staged.take() else {
+            return;
+        };
+        let mut keys = Vec::with_capacity(staged.keys.len());
+        for mut working in staged.keys {
+            metrics.looked_up(working.found, working.settled);
+            if let (Basis::Rule(rule), Some(receipt)) = (working.basis, working.rule_receipt) {
+                self.learnt.remove(&working.key);
+                let offset = committed.offset(receipt);
+                working.state.rule = Some(StoredRule { rule, offset });
+            }
+            keys.push((working.key, working.state));
+        }
+        let changelog = committed.offset(staged.receipt) + 1;
+        let positions = Positions {
+            changelog,
+            ..staged.positions
+        };
+        self.store.apply(Batch { keys, positions }, committed);
+        self.inbox.finish(staged.done);
+        metrics.settled.increment(staged.received.len() as u64);
+        (0..staged.overflows).for_each(|_| metrics.dead_letter(Defect::AmountOverflow));
+        for same in staged.received.chunk_by(|a, b| a == b) {
+            let millis = u64::try_from(fixed.wall_now - same[0]).unwrap_or(0);
+            metrics.end_to_end(Duration::from_millis(millis), same.len() as u64);
+        }
+    }
+
+    /// Drops everything that is not committed; what the rule service said stays.
+    pub fn discard(&mut self) {
+        self.staged = None;
+        self.inbox.clear();
+        self.scanned = 0;
+    }
+
+    /// Stops asking: the partition is given up.
+    pub fn close(&mut self, desk: &mut Desk) {
+        for key in std::mem::take(&mut self.asked) {
+            desk.cancel(&key);
+        }
+    }
+}
+
+impl Absent {
+    fn holds(&self, now: Duration) -> bool {
+        self.unused || self.until > now
+    }
+}
+
+fn key_of<'a>(item: &Item<'a>) -> Option<&'a str> {
+    item.key.and_then(|key| std::str::from_utf8(key).ok())
+}
+
+/// A record of the rules topic; `None` as rule is a tombstone.
+fn rule_of(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<(RuleKey, Option<Rule>), String> {
+    let key = key
+        .and_then(|key| std::str::from_utf8(key).ok())
+        .and_then(RuleKey::parse);
+    let key = key.ok_or("its key is no rule key")?;
+    let rule = value
+        .map(|value| wire::read_rule(&key, value))
+        .transpose()
+        .map_err(|error| error.to_string())?;
+    Ok((key, rule))
+}
+
+/// The decisions of one batch.
+#[expect(
+    clippy::disallowed_types,
+    reason = "looked up by key; iterated in the order of `keys`"
+)]
+struct Deciding<'a> {
+    task: &'a Task,
+    fixed: &'a Fixed,
+    index: HashMap<RuleKey, usize>,
+    keys: Vec<Working>,
+    done: usize,
+    next: i64,
+    received: Vec<i64>,
+    overflows: u64,
+}
+
+impl<'a> Deciding<'a> {
+    fn new(task: &'a Task, fixed: &'a Fixed) -> Self {
+        Self {
+            task,
+            fixed,
+            index: HashMap::default(),
+            keys: Vec::new(),
+            done: 0,
+            next: -1,
+            received: Vec::with_capacity(task.inbox.len()),
+            overflows: 0,
+        }
+    }
+
+    /// Settles one base; `false` when its rule is not known yet.
+    fn decide(&mut self, item: &Item, out: &mut Outbox) -> Result<bool, Error> {
+        let (text, fields, base) = self.read(item)?;
+        let index = match self.index.get(text) {
+            Some(index) => *index,
+            None => match self.look_up(text)? {
+                Some(working) => {
+                    self.index.insert(working.key.clone(), self.keys.len());
+                    self.keys.push(working);
+                    self.keys.len() - 1
+                }
+                None => return Ok(false),
+            },
+        };
+        let working = &mut self.keys[index];
+        match working.state.totals.with(base.amount) {
+            Some(totals) => {
+                working.state.totals = totals;
+                working.settled += 1;
+                self.received.push(base.received_at);
+                let to = Partition::new(Topic::Settlements, self.task.number);
+                let basis = &working.basis;
+                out.push(to, base.payment_id.as_bytes(), |value| {
+                    write_settlement(&base, fields, basis, value);
+                });
+            }
+            None => self.refuse(&base, out),
+        }
+        self.done += 1;
+        self.next = item.offset + 1;
+        Ok(true)
+    }
+
+    fn read<'b>(&self, item: &Item<'b>) -> Result<(&'b str, Fields<'b>, Base<'b>), Error> {
+        let foreign = |reason: String| Error::ForeignBase {
+            topic: self.fixed.names.of(Topic::Bases).to_owned(),
+            partition: self.task.number,
+            offset: item.offset,
+            reason,
+        };
+        let text = key_of(item).ok_or_else(|| foreign("its key is no text".to_owned()))?;
+        let fields =
+            Fields::parse(text).ok_or_else(|| foreign("its key is no rule key".to_owned()))?;
+        let base = read_base(item.value.unwrap_or_default())
+            .map_err(|error| foreign(error.to_string()))?;
+        Ok((text, fields, base))
+    }
+
+    fn refuse(&mut self, base: &Base, out: &mut Outbox) {
+        self.overflows += 1;
+        let dead = DeadLetter {
+            defect: Defect::AmountOverflow,
+            detail: "the total of its rule key would leave 64 bits".to_owned(),
+        };
+        let original = (
+            Some(base.payment_id.as_bytes()),
+            base.original,
+            base.original_length,
+        );
+        push_dead_letter(self.fixed, base.source, &dead, original, out);
+    }
+
+    /// What is known of a key, when its rule is known or known to be absent.
+    fn look_up(&self, text: &str) -> Result<Option<Working>, Error> {
+        let task = self.task;
+        let state = task.store.get(text)?.unwrap_or_default();
+        let now = self.fixed.now;
+        let (basis, found) = if let Some(stored) = &state.rule {
+            (Basis::Rule(stored.rule.clone()), Lookup::Known)
+        } else if let Some(rule) = task.learnt.get(text) {
+            (Basis::Rule(rule.clone()), Lookup::Asked)
+        } else if task
+            .absent
+            .get(text)
+            .is_some_and(|absent| absent.holds(now))
+        {
+            let day =
+                Fields::parse(text).and_then(|fields| crate::domain::payment::day(fields.day));
+            let day = day.expect("the key was read as a rule key");
+            (
+                Basis::default_of(day, self.fixed.default_payout_days),
+                Lookup::Absent,
+            )
+        } else {
+            return Ok(None);
+        };
+        let key = RuleKey::parse(text).expect("the key was read as a rule key");
+        Ok(Some(Working {
+            key,
+            state,
+            basis,
+            found,
+            settled: 0,
+            rule_receipt: None,
+        }))
+    }
+}

@@ -1,0 +1,176 @@
+//! Where a task goes on: decided from the position in its changelog, which was committed with the
+//! outputs, and never from the group's offset alone.
+
+use thiserror::Error;
+
+use crate::broker::Bounds;
+
+/// What is known about the position of a task.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// Next source offset by the position record, when there is one.
+    pub recorded: Option<Recorded<'a>>,
+    /// The group's committed offset.
+    pub group: Option<i64>,
+    /// Where the source partition begins and ends.
+    pub source: Bounds,
+    pub application_id: &'a str,
+    pub topic: &'a str,
+}
+
+/// A position record, or what the local store took over from one.
+#[derive(Debug, Clone, Copy)]
+pub struct Recorded<'a> {
+    pub application_id: &'a str,
+    pub topic: &'a str,
+    pub next: i64,
+}
+
+/// Where to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start {
+    pub offset: i64,
+    /// The group's offset said something else; the next transaction repairs it.
+    pub group_differed: bool,
+}
+
+/// Why the task must not go on. A person decides.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refusal {
+    #[error(
+        "the changelog holds no position, but the group has committed offset {group}: the \
+         changelog was deleted or made anew, and totals would restart at zero. Restore the \
+         changelog topic, or delete the group's offsets to begin again from the first payment"
+    )]
+    PositionMissing { group: i64 },
+    #[error(
+        "the changelog was written by application {found:?}, this is {expected:?} \
+         (kafka.application_id)"
+    )]
+    OtherApplication { found: String, expected: String },
+    #[error(
+        "the changelog's position belongs to topic {found:?}, the configured one is {expected:?}"
+    )]
+    OtherTopic { found: String, expected: String },
+    #[error(
+        "the next record to process is offset {next}, but the log begins at {low}: {} records \
+         were deleted before they were processed", low - next
+    )]
+    RecordsDeleted { next: i64, low: i64 },
+    #[error(
+        "the next record to process is offset {next}, but the log ends at {high}: the topic was \
+         truncated or made anew"
+    )]
+    LogTooShort { next: i64, high: i64 },
+}
+
+/// Decides where a task goes on, or refuses.
+pub fn decide(facts: &Facts) -> Result<Start, Refusal> {
+    let Some(recorded) = facts.recorded else {
+        return match facts.group {
+            Some(group) => Err(Refusal::PositionMissing { group }),
+            None => Ok(Start {
+                offset: facts.source.low,
+                group_differed: false,
+            }),
+        };
+    };
+    let owned = |text: &str| text.to_owned();
+    if recorded.application_id != facts.application_id {
+        return Err(Refusal::OtherApplication {
+            found: owned(recorded.application_id),
+            expected: owned(facts.application_id),
+        });
+    }
+    if recorded.topic != facts.topic {
+        return Err(Refusal::OtherTopic {
+            found: owned(recorded.topic),
+            expected: owned(facts.topic),
+        });
+    }
+    let (next, Bounds { low, high }) = (recorded.next, facts.source);
+    if next < low {
+        return Err(Refusal::RecordsDeleted { next, low });
+    }
+    if next > high {
+        return Err(Refusal::LogTooShort { next, high });
+    }
+    Ok(Start {
+        offset: next,
+        group_differed: facts.group != Some(next),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { low: 10, high: 100 };
+
+    fn facts(next: Option<i64>, group: Option<i64>) -> Facts<'static> {
+        let recorded = next.map(|next| Recorded {
+            application_id: "settle",
+            topic: "payments",
+            next,
+        });
+        Facts {
+            recorded,
+            group,
+            source: BOUNDS,
+            application_id: "settle",
+            topic: "payments",
+        }
+    }
+
+    #[test]
+    fn the_recorded_position_decides_and_a_different_group_offset_is_told() {
+        let start = |offset, group_differed| {
+            Ok(Start {
+                offset,
+                group_differed,
+            })
+        };
+        assert_eq!(decide(&facts(Some(50), Some(50))), start(50, false));
+        assert_eq!(decide(&facts(Some(50), Some(40))), start(50, true));
+        assert_eq!(decide(&facts(Some(50), Some(60))), start(50, true));
+        assert_eq!(decide(&facts(Some(50), None)), start(50, true));
+        assert_eq!(decide(&facts(Some(100), Some(100))), start(100, false));
+    }
+
+    #[test]
+    fn a_task_that_never_ran_begins_at_the_first_record() {
+        let expected = Start {
+            offset: 10,
+            group_differed: false,
+        };
+        assert_eq!(decide(&facts(None, None)), Ok(expected));
+    }
+
+    #[test]
+    fn what_cannot_be_explained_is_refused() {
+        assert_eq!(
+            decide(&facts(None, Some(7))),
+            Err(Refusal::PositionMissing { group: 7 })
+        );
+        assert_eq!(
+            decide(&facts(Some(9), Some(9))),
+            Err(Refusal::RecordsDeleted { next: 9, low: 10 })
+        );
+        assert_eq!(
+            decide(&facts(Some(101), Some(101))),
+            Err(Refusal::LogTooShort {
+                next: 101,
+                high: 100
+            })
+        );
+        let mut other = facts(Some(50), Some(50));
+        other.application_id = "other";
+        assert!(matches!(
+            decide(&other),
+            Err(Refusal::OtherApplication { .. })
+        ));
+        let mut other = facts(Some(50), Some(50));
+        other.topic = "other";
+        assert!(matches!(decide(&other), Err(Refusal::OtherTopic { .. })));
+    }
+}
