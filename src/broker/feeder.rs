@@ -28,7 +28,7 @@ pub fn feed(
     let mut count = 0;
     for (id, json) in payments {
         let number = partition::of_key(id.as_bytes(), partitions);
-        let record = BaseRecord::to(topic)
+        let record = BaseRecord::<str, str>::to(topic)
             .partition(number)
             .key(&id)
             .payload(&json);
