@@ -90,6 +90,8 @@ pub fn run(config: &Config) -> Result<(), Error> {
         .enable_all()
         .build()
         .map_err(start_error("start the runtime"))?;
+    metrics::install();
+    runtime.spawn(metrics::upkeep());
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signal(&runtime, &stop)?;
     let result = run_parts(config, &directory, topics, runtime.handle(), &stop);
