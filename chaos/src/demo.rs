@@ -98,7 +98,7 @@ fn keep(pipeline: &Pipeline) -> Result<()> {
         pipeline.check_alive()?;
         thread::sleep(LOOK);
     }
-    say("Stopping everything");
+    say("Stopping everything; start again with the same command.");
     Ok(())
 }
 
