@@ -15,6 +15,8 @@ mod source;
 #[cfg(test)]
 mod corruption;
 #[cfg(test)]
+mod corruption_outside;
+#[cfg(test)]
 mod real;
 #[cfg(test)]
 mod reference;
