@@ -126,6 +126,17 @@ impl Settings {
         config
     }
 
+    /// A producer that takes over another's transactional id, to end its transaction.
+    pub(super) fn successor(&self, transactional_id: &str) -> ClientConfig {
+        let mut config = self.producer(0);
+        config.set("transactional.id", transactional_id);
+        config.set(
+            "client.id",
+            format!("settle|{}|successor", self.instance_id),
+        );
+        config
+    }
+
     /// An idempotent producer without transactions.
     pub(super) fn feeder(&self) -> ClientConfig {
         let client_id = format!("settle|{}|generator", self.instance_id);

@@ -91,8 +91,14 @@ impl Task {
         Partition::new(Topic::IngestChangelog, self.number)
     }
 
-    /// Decides everything in the inbox. The next source offset, when there was anything.
-    pub fn stage(&mut self, fixed: &Fixed, out: &mut Outbox) -> Result<Option<i64>, state::Error> {
+    /// Decides everything in the inbox, or moves an idle task to `past_markers`. The next source
+    /// offset, when there was anything to do.
+    pub fn stage(
+        &mut self,
+        fixed: &Fixed,
+        past_markers: Option<i64>,
+        out: &mut Outbox,
+    ) -> Result<Option<i64>, state::Error> {
         let mut positions = self.store.positions();
         let mut ids = Ids::default();
         let mut tally = Tally::default();
@@ -108,7 +114,10 @@ impl Task {
         }
         let records = self.inbox.len();
         if records == 0 {
-            return Ok(None);
+            match past_markers {
+                Some(next) if next > positions.source => positions.source = next,
+                _ => return Ok(None),
+            }
         }
         positions.transaction += 1;
         let position = Position {

@@ -49,6 +49,9 @@ const INBOX_BYTES_MAX: usize = 8 << 20;
 /// How long committed state may stay in memory only.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How often idle tasks are moved past control markers.
+const MARKERS_INTERVAL: Duration = Duration::from_secs(30);
+
 /// Two fencings within this time mean that another process lives with our identity.
 const DUEL: Duration = Duration::from_secs(60);
 
@@ -71,6 +74,7 @@ pub struct Options {
 
 pub struct Worker {
     pub(super) number: usize,
+    pub(super) settings: Settings,
     pub(super) fixed: Fixed,
     pub(super) directory: Arc<Directory>,
     pub(super) window: Window,
@@ -91,6 +95,7 @@ pub struct Worker {
     pub(super) metrics: Metrics,
     background: Background,
     checkpoint_at: Duration,
+    markers_at: Duration,
     committed_at: Duration,
     fenced_at: Option<Duration>,
     /// Why the producer will be replaced.
@@ -114,6 +119,7 @@ impl Worker {
             consumer: Consumer::join(&options.settings, number).map_err(failed)?,
             reader: Reader::new(&options.settings, number).map_err(failed)?,
             producer: Producer::new(&options.settings, number),
+            settings: options.settings,
             fixed: options.fixed,
             directory: options.directory,
             window: options.window,
@@ -130,6 +136,7 @@ impl Worker {
             metrics: Metrics::new(number),
             background: Background::start(),
             checkpoint_at: clock::now(),
+            markers_at: clock::now(),
             committed_at: Duration::ZERO,
             fenced_at: None,
             replacement: Replacement::Start,
@@ -243,20 +250,46 @@ impl Worker {
     fn stage(&mut self) -> Result<Vec<(Partition, i64)>, Failure> {
         self.outbox.clear();
         let mut positions = Vec::new();
+        let past_markers = self.past_markers()?;
         for task in self.tasks.ingest.values_mut() {
-            if let Some(next) = task.stage(&self.fixed, &mut self.outbox)? {
+            let past_markers = past_markers.get(&task.partition()).copied();
+            if let Some(next) = task.stage(&self.fixed, past_markers, &mut self.outbox)? {
                 positions.push((task.partition(), next));
             }
         }
         for task in self.tasks.settle.values_mut() {
-            if task.inbox.is_empty() {
-                continue;
-            }
-            if let Some(next) = task.stage(&self.fixed, &mut self.desk, &mut self.outbox)? {
+            let past_markers = past_markers.get(&task.partition()).copied();
+            let (desk, out) = (&mut self.desk, &mut self.outbox);
+            if let Some(next) = task.stage(&self.fixed, desk, past_markers, out)? {
                 positions.push((task.partition(), next));
             }
         }
         Ok(positions)
+    }
+
+    /// Where idle tasks could go on behind the control markers that end their logs. Committed now
+    /// and then, so that retention which removes a processed log with its markers does not look
+    /// like a gap.
+    fn past_markers(&mut self) -> Result<BTreeMap<Partition, i64>, Failure> {
+        if self.fixed.now < self.markers_at + MARKERS_INTERVAL {
+            return Ok(BTreeMap::new());
+        }
+        self.markers_at = self.fixed.now;
+        let ingest = self.tasks.ingest.values().map(|task| {
+            let next = task.store.positions().source;
+            (task.partition(), task.inbox.is_done_before(next))
+        });
+        let settle = self.tasks.settle.values().map(|task| {
+            let next = task.store.positions().source;
+            (task.partition(), task.inbox.is_done_before(next))
+        });
+        let mut found = BTreeMap::new();
+        for (partition, _) in ingest.chain(settle).filter(|(_, is_idle)| *is_idle) {
+            if let Some(position) = self.consumer.position(partition)? {
+                found.insert(partition, position);
+            }
+        }
+        Ok(found)
     }
 
     /// Commits the batch in one transaction, then advances the stores.
