@@ -23,7 +23,7 @@ use crate::metrics;
 use crate::rules::{self, Resolver};
 use crate::sink;
 use crate::state::directory::Directory;
-use crate::state::seen::Window;
+use crate::state::ids::Window;
 use crate::state::view::Views;
 use crate::topics;
 

@@ -18,8 +18,9 @@ use crate::engine::inbox::{Inbox, Item};
 use crate::engine::outbox::Outbox;
 use crate::metrics::Worker as Metrics;
 use crate::state;
+use crate::state::ids::{Ids, Window};
 use crate::state::run::Seen;
-use crate::state::seen::{Ids, Positions, Store, Window};
+use crate::state::seen::{Positions, Store};
 
 pub struct Task {
     number: i32,

@@ -23,7 +23,7 @@ use crate::engine::tasks::{Life, Tasks};
 use crate::metrics::{Replacement, Worker as Metrics};
 use crate::rules::Desk;
 use crate::state::directory::Directory;
-use crate::state::seen::Window;
+use crate::state::ids::Window;
 use crate::state::view::Views;
 use crate::state::{self, file};
 
