@@ -109,16 +109,20 @@
 //! | --- | --- |
 //! | [`domain`] | values and decisions; no clock, no I/O |
 //! | [`clock`] | time |
+//! | [`exit`] | exit codes |
+//! | [`config`] | configuration |
 //! | [`codec`] | bytes and domain |
 //! | [`broker`] | Kafka; the only place that names rdkafka |
+//! | [`topics`] | which topics there must be |
 //! | [`state`] | local state; the only place that names redb |
 //! | [`rules`] | the rule service; the only place that names reqwest |
-//! | [`metrics`] | the registry of metrics |
+//! | [`metrics`] | the registry of metrics; the only place that names their exporter |
 //! | [`engine`] | worker, tasks, restore |
 //! | [`sink`] | PostgreSQL; the only place that names tokio-postgres |
 //! | [`http`] | queries, health, metrics; the only place that names axum |
-//! | [`config`], [`topics`], [`telemetry`], [`exit`] | configuration, topic rules, logs, exit codes |
-//! | [`app`], [`cli`] | put the parts together |
+//! | [`telemetry`] | logs |
+//! | [`app`] | puts the parts together |
+//! | [`cli`] | the command line |
 //!
 //! What this service relies on in Kafka and its client library, with measurements, stands in
 //! `docs/kafka.md`.
