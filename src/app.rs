@@ -162,10 +162,12 @@ fn run_parts(
     };
     let server = serve(config, services, runtime, stop)?;
     let stable_ends = StableEnds::default();
+    let members = Arc::default();
     let watched = status.clone();
     let watch = Watch {
         partitions: Box::new(move || watched_partitions(&watched)),
         stable_ends: Arc::clone(&stable_ends),
+        members: Arc::clone(&members),
         owners: Box::new(move |found| owners.set(found)),
     };
     monitor::spawn(&settings, watch, Arc::clone(stop))?;
@@ -185,6 +187,7 @@ fn run_parts(
             views: views.clone(),
             status: Arc::clone(&status.workers[number]),
             stable_ends: Arc::clone(&stable_ends),
+            members: Arc::clone(&members),
             stop: Arc::clone(stop),
         };
         let ended = ended.clone();

@@ -166,6 +166,13 @@ impl Worker {
             return self.set_running(partition, until);
         }
         let start = self.decide_start(partition, restore)?;
+        let writer = restore
+            .position
+            .as_ref()
+            .map(|position| position.transactional_id.clone());
+        if let Some(writer) = writer.filter(|writer| *writer != self.fixed.transactional_id) {
+            self.former_writers.add(writer);
+        }
         if partition.topic == Topic::Source && self.begin_window(partition, start)? {
             return Ok(());
         }

@@ -1,15 +1,14 @@
 //! One worker: the loop, the transaction, and the reactions to failures.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::broker::classify::{self, Stop};
 use crate::broker::client::Settings;
 use crate::broker::consumer::{Consumer, Polled};
-use crate::broker::monitor::StableEnds;
+use crate::broker::monitor::{Members, StableEnds};
 use crate::broker::producer::Producer;
 use crate::broker::reader::Reader;
 use crate::broker::{Partition, Topic};
@@ -17,6 +16,7 @@ use crate::clock;
 use crate::engine::background::Background;
 use crate::engine::failure::{Cause, Failure, Stopped, Todo};
 use crate::engine::fixed::Fixed;
+use crate::engine::former::FormerWriters;
 use crate::engine::outbox::Outbox;
 use crate::engine::status::{self, Kind, Phase};
 use crate::engine::tasks::{Life, Tasks};
@@ -69,6 +69,7 @@ pub struct Options {
     pub views: Views,
     pub status: Arc<status::Worker>,
     pub stable_ends: StableEnds,
+    pub members: Arc<Mutex<Members>>,
     pub stop: Arc<AtomicBool>,
 }
 
@@ -92,6 +93,7 @@ pub struct Worker {
     pub(super) views: Views,
     pub(super) status: Arc<status::Worker>,
     stable_ends: StableEnds,
+    pub(super) former_writers: FormerWriters,
     pub(super) metrics: Metrics,
     background: Background,
     checkpoint_at: Duration,
@@ -133,6 +135,7 @@ impl Worker {
             views: options.views,
             status: options.status,
             stable_ends: options.stable_ends,
+            former_writers: FormerWriters::new(options.members),
             metrics: Metrics::new(number),
             background: Background::start(),
             checkpoint_at: clock::now(),
@@ -167,6 +170,7 @@ impl Worker {
         if !positions.is_empty() {
             self.commit(&positions)?;
         }
+        self.former_writers.end_transactions(&self.settings);
         self.hold_back()?;
         self.checkpoint()
     }
