@@ -4,30 +4,29 @@
 //! Bases are settled in their order. A base whose rule is not known yet holds up those behind it
 //! in its partition, while the rules of all of them are asked for at once.
 
-#[expect(
-    clippy::disallowed_types,
-    reason = "looked up by key; iterated in the order of `keys`"
-)]
-use std::collections::HashMap;
+mod decide;
+mod rules;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
 use crate::broker::producer::Committed;
 use crate::broker::{Partition, Topic};
-use crate::codec::stored::{KeyState, POSITION_KEY, Position, StoredRule, read_base, write_totals};
-use crate::codec::wire::{self, StatisticsKey, StatisticsValue, write_rule, write_settlement};
-use crate::domain::classify::{DeadLetter, Defect};
-use crate::domain::rule::{Fields, Rule, RuleKey};
-use crate::domain::settlement::{Base, Basis};
-use crate::engine::dead_letter::push_dead_letter;
+use crate::codec::stored::{POSITION_KEY, Position, StoredRule, read_totals, write_totals};
+use crate::codec::wire::{self, StatisticsKey, StatisticsValue, write_rule};
+use crate::domain::classify::Defect;
+use crate::domain::rule::{Rule, RuleKey};
+use crate::domain::settlement::Basis;
 use crate::engine::fixed::Fixed;
-use crate::engine::inbox::{Inbox, Item};
+use crate::engine::inbox::Inbox;
 use crate::engine::outbox::Outbox;
+use crate::engine::settle::decide::{Decided, Deciding, Working};
+use crate::engine::settle::rules::Absent;
 use crate::metrics::{Lookup, Worker as Metrics};
-use crate::rules::{Answer, Desk};
+use crate::rules::Desk;
 use crate::state;
-use crate::state::totals::{Batch, Positions, Store, fold_rule};
+use crate::state::totals::{Batch, Positions, Store};
 
 pub struct Task {
     number: i32,
@@ -45,40 +44,11 @@ pub struct Task {
     staged: Option<Staged>,
 }
 
-struct Absent {
-    /// Process clock; asked again after it.
-    until: Duration,
-    /// Serves at least the bases that waited for it, however short its life.
-    unused: bool,
-}
-
 /// What a batch changes here once it is committed.
 struct Staged {
     decided: Decided,
     positions: Positions,
     receipt: usize,
-}
-
-/// What was decided of the inbox.
-#[derive(Default)]
-struct Decided {
-    keys: Vec<Working>,
-    /// Bases that leave the inbox.
-    done: usize,
-    /// Timestamps of the source records of the settlements, milliseconds since the epoch.
-    received: Vec<i64>,
-    overflows: u64,
-}
-
-/// A rule key while a batch is being decided.
-struct Working {
-    key: RuleKey,
-    state: KeyState,
-    basis: Basis,
-    found: Lookup,
-    settled: u64,
-    /// Where a newly learnt rule is published.
-    rule_receipt: Option<usize>,
 }
 
 /// A base of the inbox that cannot be read: written by something else than this service.
@@ -226,102 +196,6 @@ impl Task {
         }
     }
 
-    /// Asks for the rules of all bases behind the first one that waits, each key once.
-    fn ask(&mut self, waiting: usize, now: Duration, desk: &mut Desk) -> Result<(), Error> {
-        let from = self.scanned.max(waiting);
-        let waiting_key = self
-            .inbox
-            .iter()
-            .nth(waiting)
-            .and_then(|item| key_of(&item));
-        let behind = self
-            .inbox
-            .iter()
-            .skip(from)
-            .filter_map(|item| key_of(&item));
-        let mut missing = BTreeSet::new();
-        for key in waiting_key.into_iter().chain(behind) {
-            let known = self.asked.contains(key)
-                || missing.contains(key)
-                || self.learnt.contains_key(key)
-                || self.absent.get(key).is_some_and(|absent| absent.holds(now))
-                || self
-                    .store
-                    .get(key)?
-                    .is_some_and(|state| state.rule.is_some());
-            if !known && let Some(key) = RuleKey::parse(key) {
-                missing.insert(key);
-            }
-        }
-        for key in missing {
-            desk.request(&key);
-            self.asked.insert(key);
-        }
-        self.scanned = self.inbox.len();
-        Ok(())
-    }
-
-    /// Takes an answer of the rule service.
-    pub fn answer(&mut self, key: RuleKey, answer: Answer, fixed: &Fixed) {
-        self.asked.remove(&key);
-        match answer {
-            Answer::Rule(rule) => {
-                self.absent.remove(&key);
-                self.learnt.insert(key, rule);
-            }
-            Answer::NoRule => {
-                let until = fixed.now + fixed.absent_ttl;
-                self.absent.insert(
-                    key,
-                    Absent {
-                        until,
-                        unused: true,
-                    },
-                );
-            }
-        }
-    }
-
-    /// Takes a record of the rules topic: the newest one of a key is in force from here on.
-    pub fn read_rule(
-        &mut self,
-        offset: i64,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-    ) -> Result<(), state::Error> {
-        let mut positions = self.store.positions();
-        if offset < positions.rules {
-            return Ok(());
-        }
-        positions.rules = offset + 1;
-        let folded = match rule_of(key, value) {
-            Ok((key, rule)) => {
-                let rule = rule.map(|rule| StoredRule { rule, offset });
-                let known = self.store.get(key.as_str())?;
-                fold_rule(known, rule, offset).map(|state| (key, state))
-            }
-            Err(reason) => {
-                tracing::warn!(
-                    partition = self.number,
-                    offset,
-                    reason,
-                    "a record of the rules topic is ignored"
-                );
-                None
-            }
-        };
-        if let Some((key, _)) = &folded {
-            // Whatever the service said before, the topic is newer.
-            self.learnt.remove(key);
-            self.absent.remove(key);
-        }
-        self.store.replay(Batch {
-            keys: folded.into_iter().collect(),
-            positions,
-        });
-        Ok(())
-    }
-
     /// Takes a record of the changelog while restoring.
     pub fn read_changelog(
         &mut self,
@@ -349,8 +223,7 @@ impl Task {
         let key = RuleKey::parse(text).ok_or("a changelog key is no rule key")?;
         let known = self.store.get(text).map_err(|error| error.to_string())?;
         let mut state = known.unwrap_or_default();
-        state.totals =
-            crate::codec::stored::read_totals(value).map_err(|error| error.to_string())?;
+        state.totals = read_totals(value).map_err(|error| error.to_string())?;
         self.store.replay(Batch {
             keys: vec![(key, state)],
             positions,
@@ -414,151 +287,5 @@ impl Task {
         for key in std::mem::take(&mut self.asked) {
             desk.cancel(&key);
         }
-    }
-}
-
-impl Absent {
-    fn holds(&self, now: Duration) -> bool {
-        self.unused || self.until > now
-    }
-}
-
-fn key_of<'a>(item: &Item<'a>) -> Option<&'a str> {
-    item.key.and_then(|key| std::str::from_utf8(key).ok())
-}
-
-/// A record of the rules topic; `None` as rule is a tombstone.
-fn rule_of(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<(RuleKey, Option<Rule>), String> {
-    let key = key
-        .and_then(|key| std::str::from_utf8(key).ok())
-        .and_then(RuleKey::parse);
-    let key = key.ok_or("its key is no rule key")?;
-    let rule = value
-        .map(|value| wire::read_rule(&key, value))
-        .transpose()
-        .map_err(|error| error.to_string())?;
-    Ok((key, rule))
-}
-
-/// The decisions of one batch.
-#[expect(
-    clippy::disallowed_types,
-    reason = "looked up by key; iterated in the order of `keys`"
-)]
-struct Deciding<'a> {
-    task: &'a Task,
-    fixed: &'a Fixed,
-    index: HashMap<RuleKey, usize>,
-    decided: Decided,
-    next: i64,
-}
-
-impl<'a> Deciding<'a> {
-    fn new(task: &'a Task, fixed: &'a Fixed) -> Self {
-        Self {
-            task,
-            fixed,
-            index: HashMap::default(),
-            decided: Decided::default(),
-            next: -1,
-        }
-    }
-
-    /// Settles one base; `false` when its rule is not known yet.
-    fn decide(&mut self, item: &Item, out: &mut Outbox) -> Result<bool, Error> {
-        let (text, fields, base) = self.read(item)?;
-        let index = match self.index.get(text) {
-            Some(index) => *index,
-            None => match self.look_up(text)? {
-                Some(working) => {
-                    self.index
-                        .insert(working.key.clone(), self.decided.keys.len());
-                    self.decided.keys.push(working);
-                    self.decided.keys.len() - 1
-                }
-                None => return Ok(false),
-            },
-        };
-        let working = &mut self.decided.keys[index];
-        match working.state.totals.with(base.amount) {
-            Some(totals) => {
-                working.state.totals = totals;
-                working.settled += 1;
-                self.decided.received.push(base.received_at);
-                let to = Partition::new(Topic::Settlements, self.task.number);
-                let basis = &working.basis;
-                out.push(to, base.payment_id.as_bytes(), |value| {
-                    write_settlement(&base, fields, basis, value);
-                });
-            }
-            None => self.refuse(&base, out),
-        }
-        self.decided.done += 1;
-        self.next = item.offset + 1;
-        Ok(true)
-    }
-
-    fn read<'b>(&self, item: &Item<'b>) -> Result<(&'b str, Fields<'b>, Base<'b>), Error> {
-        let foreign = |reason: String| Error::ForeignBase {
-            topic: self.fixed.names.of(Topic::Bases).to_owned(),
-            partition: self.task.number,
-            offset: item.offset,
-            reason,
-        };
-        let text = key_of(item).ok_or_else(|| foreign("its key is no text".to_owned()))?;
-        let fields =
-            Fields::parse(text).ok_or_else(|| foreign("its key is no rule key".to_owned()))?;
-        let base = read_base(item.value.unwrap_or_default())
-            .map_err(|error| foreign(error.to_string()))?;
-        Ok((text, fields, base))
-    }
-
-    fn refuse(&mut self, base: &Base, out: &mut Outbox) {
-        self.decided.overflows += 1;
-        let dead = DeadLetter {
-            defect: Defect::AmountOverflow,
-            detail: "the total of its rule key would leave 64 bits".to_owned(),
-        };
-        let original = (
-            Some(base.payment_id.as_bytes()),
-            base.original,
-            base.original_length,
-        );
-        push_dead_letter(self.fixed, base.source, &dead, original, out);
-    }
-
-    /// What is known of a key, when its rule is known or known to be absent.
-    fn look_up(&self, text: &str) -> Result<Option<Working>, Error> {
-        let task = self.task;
-        let state = task.store.get(text)?.unwrap_or_default();
-        let now = self.fixed.now;
-        let (basis, found) = if let Some(stored) = &state.rule {
-            (Basis::Rule(stored.rule.clone()), Lookup::Known)
-        } else if let Some(rule) = task.learnt.get(text) {
-            (Basis::Rule(rule.clone()), Lookup::Asked)
-        } else if task
-            .absent
-            .get(text)
-            .is_some_and(|absent| absent.holds(now))
-        {
-            let day =
-                Fields::parse(text).and_then(|fields| crate::domain::payment::day(fields.day));
-            let day = day.expect("the key was read as a rule key");
-            (
-                Basis::default_of(day, self.fixed.default_payout_days),
-                Lookup::Absent,
-            )
-        } else {
-            return Ok(None);
-        };
-        let key = RuleKey::parse(text).expect("the key was read as a rule key");
-        Ok(Some(Working {
-            key,
-            state,
-            basis,
-            found,
-            settled: 0,
-            rule_receipt: None,
-        }))
     }
 }
