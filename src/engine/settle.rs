@@ -196,7 +196,7 @@ impl Task {
             transaction: positions.transaction,
         };
         out.push(self.changelog(), POSITION_KEY, |value| {
-            value.extend(position.encode())
+            value.extend(position.encode());
         });
         let receipt = out.want_receipt();
         self.staged = Some(Staged {
@@ -329,9 +329,8 @@ impl Task {
         key: Option<&[u8]>,
         value: Option<&[u8]>,
     ) -> Result<Option<Position>, String> {
-        let (key, value) = match (key, value) {
-            (Some(key), Some(value)) => (key, value),
-            _ => return Err("a changelog record has no key or no value".to_owned()),
+        let (Some(key), Some(value)) = (key, value) else {
+            return Err("a changelog record has no key or no value".to_owned());
         };
         let mut positions = self.store.positions();
         positions.changelog = offset + 1;
@@ -454,6 +453,10 @@ struct Deciding<'a> {
 }
 
 impl<'a> Deciding<'a> {
+    #[expect(
+        clippy::disallowed_types,
+        reason = "looked up by key; iterated in the order of `keys`"
+    )]
     fn new(task: &'a Task, fixed: &'a Fixed) -> Self {
         Self {
             task,

@@ -196,7 +196,8 @@ impl Worker {
             }
             let full = taken >= self.max_batch_records || bytes >= TURN_BYTES_MAX;
             // The clock is read once in a while only.
-            let late = taken % 64 == 0 && clock::now() - began >= self.commit_interval;
+            let late =
+                taken % 64 == 0 && clock::now().saturating_sub(began) >= self.commit_interval;
             if full || late {
                 break;
             }
@@ -318,7 +319,7 @@ impl Worker {
             .record(count(self.outbox.iter().len()));
         self.metrics
             .commit_duration
-            .record((self.committed_at - began).as_secs_f64());
+            .record(self.committed_at.saturating_sub(began).as_secs_f64());
         self.status.set_connected(true);
         Ok(())
     }
@@ -397,7 +398,7 @@ impl Worker {
     fn fenced(&mut self) -> Result<(), Stopped> {
         let now = clock::now();
         let before = self.fenced_at.replace(now);
-        if before.is_some_and(|before| now - before < DUEL) {
+        if before.is_some_and(|before| now.saturating_sub(before) < DUEL) {
             let message = "another live process uses this kafka.instance_id: its producer has \
                            fenced this one twice within a minute; give every live instance its own";
             let error = classify::Error::new(
@@ -459,10 +460,10 @@ impl Worker {
         let partitions: Vec<Partition> = self.tasks.lives.keys().copied().collect();
         for partition in partitions {
             if let Err(failure) = self.close(partition) {
-                match failure.todo() {
-                    Todo::Stop(cause) => return Err(failure.stop(cause)),
-                    _ => tracing::warn!(%failure, "closing a task"),
+                if let Todo::Stop(cause) = failure.todo() {
+                    return Err(failure.stop(cause));
                 }
+                tracing::warn!(%failure, "closing a task");
             }
         }
         Ok(())
@@ -479,24 +480,15 @@ impl Worker {
         let mut tasks = BTreeMap::new();
         for (partition, life) in &self.tasks.lives {
             let number = partition.number;
-            let (kind, position, waiting) = match partition.topic {
-                Topic::Source => {
-                    let task = self.tasks.ingest.get(&number);
-                    (
-                        Kind::Ingest,
-                        task.map(|task| task.store.positions().source),
-                        false,
-                    )
-                }
-                _ => {
-                    let task = self.tasks.settle.get(&number);
-                    let position = task.map(|task| task.store.positions().source);
-                    (
-                        Kind::Settle,
-                        position,
-                        task.is_some_and(super::settle::Task::is_waiting),
-                    )
-                }
+            let (kind, position, waiting) = if partition.topic == Topic::Source {
+                let task = self.tasks.ingest.get(&number);
+                let position = task.map(|task| task.store.positions().source);
+                (Kind::Ingest, position, false)
+            } else {
+                let task = self.tasks.settle.get(&number);
+                let position = task.map(|task| task.store.positions().source);
+                let waiting = task.is_some_and(super::settle::Task::is_waiting);
+                (Kind::Settle, position, waiting)
             };
             let phase = match life {
                 Life::New => Phase::Restoring { remaining: 0 },
