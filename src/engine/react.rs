@@ -56,7 +56,7 @@ impl Worker {
     fn fenced(&mut self) -> Result<(), Stopped> {
         let now = clock::now();
         let before = self.fenced_at.replace(now);
-        if before.is_some_and(|before| now - before < DUEL) {
+        if before.is_some_and(|before| now.saturating_sub(before) < DUEL) {
             let message = "another live process uses this kafka.instance_id: its producer has \
                            fenced this one twice within a minute; give every live instance its own";
             let error = classify::Error::new(

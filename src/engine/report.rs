@@ -22,24 +22,15 @@ impl Worker {
         let mut tasks = BTreeMap::new();
         for (partition, life) in &self.tasks.lives {
             let number = partition.number;
-            let (kind, position, waiting) = match partition.topic {
-                Topic::Source => {
-                    let task = self.tasks.ingest.get(&number);
-                    (
-                        Kind::Ingest,
-                        task.map(|task| task.store.positions().source),
-                        false,
-                    )
-                }
-                _ => {
-                    let task = self.tasks.settle.get(&number);
-                    let position = task.map(|task| task.store.positions().source);
-                    (
-                        Kind::Settle,
-                        position,
-                        task.is_some_and(settle::Task::is_waiting),
-                    )
-                }
+            let (kind, position, waiting) = if partition.topic == Topic::Source {
+                let task = self.tasks.ingest.get(&number);
+                let position = task.map(|task| task.store.positions().source);
+                (Kind::Ingest, position, false)
+            } else {
+                let task = self.tasks.settle.get(&number);
+                let position = task.map(|task| task.store.positions().source);
+                let waiting = task.is_some_and(settle::Task::is_waiting);
+                (Kind::Settle, position, waiting)
             };
             let phase = match life {
                 Life::New => Phase::Restoring { remaining: 0 },

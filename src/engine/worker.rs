@@ -189,7 +189,8 @@ impl Worker {
             }
             let full = taken >= self.max_batch_records || bytes >= TURN_BYTES_MAX;
             // The clock is read once in a while only.
-            let late = taken % 64 == 0 && clock::now() - began >= self.commit_interval;
+            let late =
+                taken % 64 == 0 && clock::now().saturating_sub(began) >= self.commit_interval;
             if full || late {
                 break;
             }
@@ -311,7 +312,7 @@ impl Worker {
             .record(count(self.outbox.iter().len()));
         self.metrics
             .commit_duration
-            .record((self.committed_at - began).as_secs_f64());
+            .record(self.committed_at.saturating_sub(began).as_secs_f64());
         self.status.set_connected(true);
         Ok(())
     }
@@ -370,10 +371,10 @@ impl Worker {
         let partitions: Vec<Partition> = self.tasks.lives.keys().copied().collect();
         for partition in partitions {
             if let Err(failure) = self.close(partition) {
-                match failure.todo() {
-                    Todo::Stop(cause) => return Err(failure.stop(cause)),
-                    _ => tracing::warn!(%failure, "closing a task"),
+                if let Todo::Stop(cause) = failure.todo() {
+                    return Err(failure.stop(cause));
                 }
+                tracing::warn!(%failure, "closing a task");
             }
         }
         Ok(())

@@ -57,6 +57,10 @@ pub(super) struct Deciding<'a> {
 }
 
 impl<'a> Deciding<'a> {
+    #[expect(
+        clippy::disallowed_types,
+        reason = "looked up by key; iterated in the order of `keys`"
+    )]
     pub(super) fn new(task: &'a Task, fixed: &'a Fixed) -> Self {
         Self {
             task,

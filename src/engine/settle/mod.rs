@@ -166,7 +166,7 @@ impl Task {
             transaction: positions.transaction,
         };
         out.push(self.changelog(), POSITION_KEY, |value| {
-            value.extend(position.encode())
+            value.extend(position.encode());
         });
         let receipt = out.want_receipt();
         self.staged = Some(Staged {
@@ -203,9 +203,8 @@ impl Task {
         key: Option<&[u8]>,
         value: Option<&[u8]>,
     ) -> Result<Option<Position>, String> {
-        let (key, value) = match (key, value) {
-            (Some(key), Some(value)) => (key, value),
-            _ => return Err("a changelog record has no key or no value".to_owned()),
+        let (Some(key), Some(value)) = (key, value) else {
+            return Err("a changelog record has no key or no value".to_owned());
         };
         let mut positions = self.store.positions();
         positions.changelog = offset + 1;
