@@ -347,7 +347,7 @@ impl Worker {
             self.background.run(Box::new(move || {
                 let began = clock::now();
                 job();
-                duration.record((clock::now() - began).as_secs_f64());
+                duration.record(clock::now().saturating_sub(began).as_secs_f64());
             }));
         };
         for task in self.tasks.ingest.values_mut() {
