@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::broker::admin::{self, Admin, Existing, Wanted};
+use crate::broker::client::Settings;
 use crate::config::Config;
 use crate::exit::Exit;
 
@@ -69,13 +70,13 @@ impl Error {
 
 /// The plan for what the cluster has now.
 pub fn look(config: &Config) -> Result<Plan, Error> {
-    let existing = describe(&Admin::new(config)?, config)?;
+    let existing = describe(&Admin::new(&Settings::new(config))?, config)?;
     Ok(plan(config, &existing))
 }
 
 /// Creates what is missing, whatever `topics.create` says, and answers what was done.
 pub fn apply(config: &Config) -> Result<Plan, Error> {
-    let admin = Admin::new(config)?;
+    let admin = Admin::new(&Settings::new(config))?;
     let plan = plan(config, &describe(&admin, config)?);
     if plan.violations.is_empty() {
         admin.create(&plan.create)?;
@@ -85,7 +86,7 @@ pub fn apply(config: &Config) -> Result<Plan, Error> {
 
 /// Makes sure at start that the topics are there and keep the rules.
 pub fn ensure(config: &Config) -> Result<Partitions, Error> {
-    let admin = Admin::new(config)?;
+    let admin = Admin::new(&Settings::new(config))?;
     let existing = describe(&admin, config)?;
     let first = plan(config, &existing);
     for warning in &first.warnings {
