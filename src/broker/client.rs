@@ -10,7 +10,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::broker::{Names, Partition};
+use crate::broker::{Names, Partition, Topic};
 use crate::config::Config;
 
 /// Longest wait for one call to the broker. Longer than `socket.timeout.ms`, so that a call
@@ -37,18 +37,7 @@ const MEMBER_OR_TRANSACTION_ONLY: [&str; 2] = ["session.timeout.ms", "transactio
 
 impl Settings {
     pub fn new(config: &Config) -> Self {
-        let topics = &config.topics;
-        let names = [
-            &topics.source,
-            &topics.bases,
-            &topics.rules,
-            &topics.settlements,
-            &topics.statistics,
-            &topics.exclusions,
-            &topics.dead_letter,
-            &topics.changelog,
-            &topics.ingest_changelog,
-        ];
+        let names = Topic::ALL.map(|topic| topic.name_in(&config.topics).to_owned());
         let properties = config.kafka.properties.iter();
         Self {
             bootstrap_servers: config.kafka.bootstrap_servers.clone(),
@@ -58,7 +47,7 @@ impl Settings {
             properties: properties
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
-            topics: Names::new(names.map(Clone::clone)),
+            topics: Names::new(names),
         }
     }
 
