@@ -45,6 +45,9 @@ pub enum Error {
     /// A started partition's position is outside its log: look at the bounds and start again.
     #[error("position outside of the log: {0}")]
     OutOfRange(String),
+    /// The group has replaced this static member: find out by whom.
+    #[error("the group has replaced this member")]
+    Replaced,
     /// The consumer is over.
     #[error("{0}")]
     Fatal(String),
@@ -53,7 +56,10 @@ pub enum Error {
 impl From<KafkaError> for Error {
     fn from(error: KafkaError) -> Self {
         match &error {
-            KafkaError::MessageConsumptionFatal(code) => Self::Fatal(fatal(*code)),
+            KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::FencedInstanceId) => {
+                Self::Replaced
+            }
+            KafkaError::MessageConsumptionFatal(code) => Self::Fatal(code.to_string()),
             KafkaError::MessageConsumption(
                 RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
             ) => Self::OutOfRange(error.to_string()),
@@ -62,14 +68,6 @@ impl From<KafkaError> for Error {
             }
             _ => Self::Weather(error.to_string()),
         }
-    }
-}
-
-fn fatal(code: RDKafkaErrorCode) -> String {
-    if code == RDKafkaErrorCode::FencedInstanceId {
-        "another live instance has taken over the same kafka.instance_id".to_owned()
-    } else {
-        code.to_string()
     }
 }
 

@@ -29,8 +29,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+use crate::broker::client::SINK_ROLE;
 use crate::broker::client::Settings;
 use crate::broker::member::Member;
+use crate::broker::monitor::is_replaced_by_another;
 use crate::sink::rows::TOPICS;
 use crate::sink::service::Service;
 use crate::sink::status::Status;
@@ -44,6 +46,11 @@ pub enum Error {
     Database(#[from] connection::Error),
     #[error("Kafka, as the sink sees it: {0}")]
     Kafka(String),
+    #[error(
+        "another live process has joined the sink's group with this kafka.instance_id; give every \
+         live instance its own"
+    )]
+    Replaced,
     #[error(
         "records {from} to {to} of {partition} were deleted before they were written to the \
          database: its retention must be unlimited. To go on without them, set next_offset = {to} \
@@ -102,13 +109,18 @@ pub fn spawn(settings: Settings, url: &str) -> Result<Handle, Error> {
     let config = connection::parse(url)?;
     let status = Arc::new(Status::default());
     let stop = Arc::new(AtomicBool::new(false));
-    let service = Service {
-        writer: Writer::new(config, settings.topics.clone()),
-        status: Arc::clone(&status),
-    };
     let (told, stopped) = (Arc::clone(&status), Arc::clone(&stop));
     let work = move || {
-        let outcome = run(&settings, service, Arc::clone(&told), stopped);
+        let outcome = loop {
+            let service = Service {
+                writer: Writer::new(config.clone(), settings.topics.clone()),
+                status: Arc::clone(&told),
+            };
+            match run(&settings, service, Arc::clone(&told), Arc::clone(&stopped)) {
+                Err(Error::Replaced) if may_rejoin(&settings, &stopped) => {}
+                outcome => break outcome,
+            }
+        };
         if let Err(error) = &outcome {
             told.set_problem(error.to_string());
         }
@@ -120,6 +132,17 @@ pub fn spawn(settings: Settings, url: &str) -> Result<Handle, Error> {
         stop,
         thread: thread.spawn(work)?,
     })
+}
+
+/// Whether the place in the group is ours to take again; waits while the group cannot be asked.
+fn may_rejoin(settings: &Settings, stop: &AtomicBool) -> bool {
+    while !stop.load(Ordering::Relaxed) {
+        match is_replaced_by_another(settings, &settings.sink_group(), SINK_ROLE) {
+            Ok(is_another) => return !is_another,
+            Err(error) => tracing::warn!(%error, "waiting to join the sink's group again"),
+        }
+    }
+    true
 }
 
 fn run(

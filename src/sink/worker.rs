@@ -159,6 +159,7 @@ impl Worker {
                 });
                 self.gather(partition, offset, row, bytes);
             }
+            Err(member::Error::Replaced) => return Err(Error::Replaced),
             Err(member::Error::Fatal(why)) => return Err(Error::Kafka(why)),
             Err(member::Error::Weather(why)) => self.complain(&why),
             Err(member::Error::OutOfRange(why)) => {
