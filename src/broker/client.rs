@@ -10,7 +10,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::broker::{Names, Partition};
+use crate::broker::{Names, Partition, Topic};
+use crate::config::Config;
 
 /// Longest wait for one call to the broker. Longer than `socket.timeout.ms`, so that a call
 /// survives one broken connection.
@@ -32,8 +33,24 @@ pub struct Settings {
 /// Properties that belong to one kind of client only.
 const CONSUMER_ONLY: [&str; 1] = ["session.timeout.ms"];
 const PRODUCER_ONLY: [&str; 1] = ["transaction.timeout.ms"];
+const MEMBER_OR_TRANSACTION_ONLY: [&str; 2] = ["session.timeout.ms", "transaction.timeout.ms"];
 
 impl Settings {
+    pub fn new(config: &Config) -> Self {
+        let names = Topic::ALL.map(|topic| topic.name_in(&config.topics).to_owned());
+        let properties = config.kafka.properties.iter();
+        Self {
+            bootstrap_servers: config.kafka.bootstrap_servers.clone(),
+            application_id: config.kafka.application_id.clone(),
+            instance_id: config.kafka.instance_id.clone(),
+            advertise: config.http.advertise.clone(),
+            properties: properties
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            topics: Names::new(names),
+        }
+    }
+
     fn base(&self, client_id: String, left_out: &[&str]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
@@ -78,11 +95,12 @@ impl Settings {
         format!("{}-{}", self.application_id, self.worker_id(worker))
     }
 
-    pub(super) fn member(&self, worker: usize) -> ClientConfig {
-        let mut config = self.base(self.member_client_id(worker), &PRODUCER_ONLY);
+    /// A static member of a group, that reads what is committed from positions its owner names.
+    fn group_member(&self, client_id: String, group: &str, instance: String) -> ClientConfig {
+        let mut config = self.base(client_id, &PRODUCER_ONLY);
         config
-            .set("group.id", &self.application_id)
-            .set("group.instance.id", self.worker_id(worker))
+            .set("group.id", group)
+            .set("group.instance.id", instance)
             .set("group.protocol", "classic")
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("isolation.level", "read_committed")
@@ -93,6 +111,12 @@ impl Settings {
             .set("fetch.wait.max.ms", "100")
             .set("fetch.queue.backoff.ms", "20");
         set_unless_given(&mut config, &self.properties, "session.timeout.ms", "6000");
+        config
+    }
+
+    pub(super) fn member(&self, worker: usize) -> ClientConfig {
+        let client_id = self.member_client_id(worker);
+        let mut config = self.group_member(client_id, &self.application_id, self.worker_id(worker));
         set_unless_given(
             &mut config,
             &self.properties,
@@ -106,6 +130,24 @@ impl Settings {
             "50000",
         );
         config
+    }
+
+    /// The sink's member of a group of its own.
+    pub(super) fn sink_member(&self) -> ClientConfig {
+        let client_id = format!("settle|{}|sink", self.instance_id);
+        let group = format!("{}-sink", self.application_id);
+        let mut config = self.group_member(client_id, &group, self.instance_id.clone());
+        config
+            .set("queued.max.messages.kbytes", "16384")
+            // Stable ends of the partitions are read off the statistics.
+            .set("statistics.interval.ms", "1000");
+        config
+    }
+
+    /// Describes and creates topics.
+    pub(super) fn admin(&self) -> ClientConfig {
+        let client_id = format!("settle|{}|admin", self.instance_id);
+        self.base(client_id, &MEMBER_OR_TRANSACTION_ONLY)
     }
 
     pub(super) fn producer(&self, worker: usize) -> ClientConfig {
@@ -150,8 +192,7 @@ impl Settings {
     /// An idempotent producer without transactions.
     pub(super) fn feeder(&self) -> ClientConfig {
         let client_id = format!("settle|{}|generator", self.instance_id);
-        let mut config = self.base(client_id, &CONSUMER_ONLY);
-        config.remove("transaction.timeout.ms");
+        let mut config = self.base(client_id, &MEMBER_OR_TRANSACTION_ONLY);
         config
             .set("enable.idempotence", "true")
             .set("linger.ms", "20");

@@ -25,60 +25,17 @@ pub mod status;
 mod worker;
 pub mod writer;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use crate::broker::member::{self, Member};
-use crate::sink::rows::Topic;
+use crate::broker::client::Settings;
+use crate::broker::member::Member;
+use crate::sink::rows::TOPICS;
 use crate::sink::service::Service;
 use crate::sink::status::Status;
 use crate::sink::worker::Worker;
 use crate::sink::writer::Writer;
-
-/// Bound of what the Kafka client holds ahead of the batches, KiB.
-const FETCH_AHEAD_KIB: u32 = 16 << 10;
-
-/// What the sink needs to know.
-#[derive(Debug, Clone)]
-pub struct Options {
-    pub bootstrap: String,
-    /// Further librdkafka properties.
-    pub properties: BTreeMap<String, String>,
-    /// The sink's group is `<application id>-sink`.
-    pub application_id: String,
-    pub instance_id: String,
-    pub topics: Topics,
-    /// `postgres://…`, with the password in it.
-    pub url: String,
-}
-
-/// Names of the topics that are written to the database.
-#[derive(Debug, Clone)]
-pub struct Topics {
-    pub source: String,
-    pub rules: String,
-    pub settlements: String,
-    pub statistics: String,
-    pub exclusions: String,
-    pub dead_letter: String,
-}
-
-impl Topics {
-    /// In the order of [`Topic::ALL`].
-    fn names(&self) -> Vec<String> {
-        let name = |topic| match topic {
-            Topic::Source => &self.source,
-            Topic::Rules => &self.rules,
-            Topic::Settlements => &self.settlements,
-            Topic::Statistics => &self.statistics,
-            Topic::Exclusions => &self.exclusions,
-            Topic::DeadLetter => &self.dead_letter,
-        };
-        Topic::ALL.map(|topic| name(topic).clone()).to_vec()
-    }
-}
 
 /// Why the sink has stopped: a person must act. Whatever passes by itself is no error of this type.
 #[derive(Debug, thiserror::Error)]
@@ -139,28 +96,19 @@ impl Handle {
     }
 }
 
-/// Starts the sink on two threads of its own. Kafka and the database may be away: it waits for them.
-pub fn spawn(options: &Options) -> Result<Handle, Error> {
-    let config = connection::parse(&options.url)?;
-    let topics = options.topics.names();
+/// Starts the sink on two threads of its own; `url` is `postgres://…` with the password in it. Kafka
+/// and the database may be away: it waits for them.
+pub fn spawn(settings: Settings, url: &str) -> Result<Handle, Error> {
+    let config = connection::parse(url)?;
     let status = Arc::new(Status::default());
     let stop = Arc::new(AtomicBool::new(false));
-    let member = member::Options {
-        bootstrap: options.bootstrap.clone(),
-        properties: options.properties.clone(),
-        group: format!("{}-sink", options.application_id),
-        instance: options.instance_id.clone(),
-        client: format!("{}-sink-{}", options.application_id, options.instance_id),
-        topics: topics.clone(),
-        fetch_ahead_kib: FETCH_AHEAD_KIB,
-    };
     let service = Service {
-        writer: Writer::new(config, topics),
+        writer: Writer::new(config, settings.topics.clone()),
         status: Arc::clone(&status),
     };
     let (told, stopped) = (Arc::clone(&status), Arc::clone(&stop));
     let work = move || {
-        let outcome = run(&member, service, Arc::clone(&told), stopped);
+        let outcome = run(&settings, service, Arc::clone(&told), stopped);
         if let Err(error) = &outcome {
             told.set_problem(error.to_string());
         }
@@ -175,7 +123,7 @@ pub fn spawn(options: &Options) -> Result<Handle, Error> {
 }
 
 fn run(
-    options: &member::Options,
+    settings: &Settings,
     service: Service,
     status: Arc<Status>,
     stop: Arc<AtomicBool>,
@@ -188,7 +136,7 @@ fn run(
     let database = std::thread::Builder::new()
         .name("settle-sink-db".to_owned())
         .spawn(move || runtime.block_on(service.serve(received, answered)))?;
-    let opened = Member::open(options).map_err(|error| Error::Kafka(error.to_string()));
+    let opened = Member::open(settings, &TOPICS).map_err(|error| Error::Kafka(error.to_string()));
     let outcome =
         opened.and_then(|member| Worker::new(member, (commands, answers), status, stop).run());
     // The worker has dropped its end of the channel: the other thread gives up what it does.
