@@ -23,7 +23,7 @@ use crate::metrics;
 use crate::rules::{self, Resolver};
 use crate::sink;
 use crate::state::directory::Directory;
-use crate::state::seen::Window;
+use crate::state::ids::Window;
 use crate::state::view::Views;
 use crate::topics;
 
@@ -90,6 +90,8 @@ pub fn run(config: &Config) -> Result<(), Error> {
         .enable_all()
         .build()
         .map_err(start_error("start the runtime"))?;
+    metrics::install();
+    runtime.spawn(metrics::upkeep());
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signal(&runtime, &stop)?;
     let result = run_parts(config, &directory, topics, runtime.handle(), &stop);
@@ -160,10 +162,12 @@ fn run_parts(
     };
     let server = serve(config, services, runtime, stop)?;
     let stable_ends = StableEnds::default();
+    let members = Arc::default();
     let watched = status.clone();
     let watch = Watch {
         partitions: Box::new(move || watched_partitions(&watched)),
         stable_ends: Arc::clone(&stable_ends),
+        members: Arc::clone(&members),
         owners: Box::new(move |found| owners.set(found)),
     };
     monitor::spawn(&settings, watch, Arc::clone(stop))?;
@@ -183,6 +187,7 @@ fn run_parts(
             views: views.clone(),
             status: Arc::clone(&status.workers[number]),
             stable_ends: Arc::clone(&stable_ends),
+            members: Arc::clone(&members),
             stop: Arc::clone(stop),
         };
         let ended = ended.clone();

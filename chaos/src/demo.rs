@@ -22,7 +22,8 @@ const LINE: Duration = Duration::from_secs(2);
 /// Without any new outcome for so long something is wrong.
 const STALLED: Duration = Duration::from_secs(60);
 const REST_LIMIT: Duration = Duration::from_secs(120);
-const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
+/// A partition that gets no more payments after the kill is waited for no longer.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone, Args)]
 pub struct DemoOptions {
@@ -98,7 +99,7 @@ fn keep(pipeline: &Pipeline) -> Result<()> {
         pipeline.check_alive()?;
         thread::sleep(LOOK);
     }
-    say("Stopping everything");
+    say("Stopping everything; start again with the same command.");
     Ok(())
 }
 
@@ -168,8 +169,7 @@ fn recovery(tail: &Tail) -> Result<String> {
     let start = Instant::now();
     loop {
         let firsts = tail.since_mark();
-        // A partition that gets no more payments says nothing.
-        if firsts.iter().all(Option::is_some) || start.elapsed() > RECOVERY_LIMIT / 20 {
+        if firsts.iter().all(Option::is_some) || start.elapsed() > RECOVERY_LIMIT {
             let slowest = firsts
                 .iter()
                 .flatten()

@@ -64,12 +64,7 @@ impl Pipeline {
         let source = Topic::new(&names.source, options.partitions)
             .set("message.timestamp.type", "CreateTime");
         Topics::connect(&cluster.kafka.bootstrap())?.create(&[source])?;
-        let contract = Contract {
-            source_topic: names.source.clone(),
-            excluded_merchants: EXCLUDED_MERCHANTS.map(str::to_owned).to_vec(),
-            test_merchants: TEST_MERCHANTS.map(str::to_owned).to_vec(),
-            ..Contract::default()
-        };
+        let contract = contract(&names);
         Ok(Self {
             instances: Vec::new(),
             cluster,
@@ -97,17 +92,8 @@ impl Pipeline {
         let instance =
             self.cluster
                 .instance(&options.binary, &format!("settle-{index}"), &self.names)?;
-        Ok(instance
-            .set("topics.partitions", i64::from(self.partitions))
-            .set(
-                "exclude.merchants",
-                self.contract.excluded_merchants.clone(),
-            )
-            .set(
-                "exclude.test_merchants",
-                self.contract.test_merchants.clone(),
-            )
-            .set("http.generator", true))
+        let instance = instance.set("topics.partitions", i64::from(self.partitions));
+        Ok(configure(instance, &self.contract).set("http.generator", true))
     }
 
     pub fn bootstrap(&self) -> String {
@@ -116,22 +102,7 @@ impl Pipeline {
 
     /// What the proof needs to know of it.
     pub fn run(&self) -> Run {
-        let postgres = self
-            .cluster
-            .postgres
-            .as_ref()
-            .map(|postgres| postgres.url_of(&self.names.database));
-        let instances = self
-            .instances
-            .iter()
-            .map(|instance| instance.address().to_string())
-            .collect();
-        Run {
-            bootstrap: self.bootstrap(),
-            names: self.names.clone(),
-            postgres,
-            instances,
-        }
+        Run::new(&self.cluster, &self.names, &self.instances)
     }
 
     /// The rule service's answer for a rule key.
@@ -175,6 +146,25 @@ impl Pipeline {
         ));
         lines
     }
+}
+
+/// The contract of an instance that excludes the merchants which the days of the workload want excluded.
+pub fn contract(names: &Names) -> Contract {
+    Contract {
+        source_topic: names.source.clone(),
+        excluded_merchants: EXCLUDED_MERCHANTS.map(str::to_owned).to_vec(),
+        test_merchants: TEST_MERCHANTS.map(str::to_owned).to_vec(),
+        ..Contract::default()
+    }
+}
+
+/// Configures an instance to keep a contract.
+#[must_use]
+pub fn configure(instance: InstanceOptions, contract: &Contract) -> InstanceOptions {
+    instance
+        .set("exclude.merchants", contract.excluded_merchants.clone())
+        .set("exclude.test_merchants", contract.test_merchants.clone())
+        .set("dedup.window", format!("{}ms", contract.window_ms))
 }
 
 /// The answers of a rule service with this seed, for the proof.

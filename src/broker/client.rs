@@ -59,6 +59,16 @@ impl Settings {
         format!("settle|{}|{worker}|{}", self.instance_id, self.advertise)
     }
 
+    /// Transactional id and advertised address of the member with this client id.
+    pub(super) fn member_of<'a>(&self, client_id: &'a str) -> Option<(String, &'a str)> {
+        let mut parts = client_id.splitn(4, '|').skip(1);
+        let (instance, worker, address) = (parts.next()?, parts.next()?, parts.next()?);
+        Some((
+            format!("{}-{instance}-{worker}", self.application_id),
+            address,
+        ))
+    }
+
     /// The static identity of a worker, the same after a restart.
     pub fn worker_id(&self, worker: usize) -> String {
         format!("{}-{worker}", self.instance_id)
@@ -122,6 +132,17 @@ impl Settings {
             &self.properties,
             "message.max.bytes",
             "100000000",
+        );
+        config
+    }
+
+    /// A producer that takes over another's transactional id, to end its transaction.
+    pub(super) fn successor(&self, transactional_id: &str) -> ClientConfig {
+        let mut config = self.producer(0);
+        config.set("transactional.id", transactional_id);
+        config.set(
+            "client.id",
+            format!("settle|{}|successor", self.instance_id),
         );
         config
     }

@@ -227,6 +227,20 @@ impl Consumer {
             .map_err(|error| classify::call("resume a partition", &error))
     }
 
+    /// Where a started partition has come to, control markers included; `None` before its first
+    /// record.
+    pub fn position(&self, partition: Partition) -> Result<Option<i64>, Error> {
+        let positions = self
+            .client
+            .position()
+            .map_err(|error| classify::call("read the consumer's position", &error))?;
+        let element = positions.find_partition(self.names.of(partition.topic), partition.number);
+        Ok(element.and_then(|element| match element.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        }))
+    }
+
     /// The group's committed offsets, stable ones only: a pending offset of an undecided
     /// transaction is waited for.
     pub fn committed(&self, partitions: &[Partition]) -> Result<Vec<Option<i64>>, Error> {

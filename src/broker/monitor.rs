@@ -1,7 +1,7 @@
 //! Watches the group from the side: where the logs of the own partitions end, and who owns the
 //! others. Nothing here decides anything; the numbers are for people and for queries.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -11,7 +11,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, DefaultConsumerContext};
 
 use crate::broker::classify::{self, Error, Reaction, Stop};
 use crate::broker::client::{CALL_TIMEOUT, Settings};
-use crate::broker::{Names, Partition, Topic};
+use crate::broker::{Partition, Topic};
+use crate::clock;
 
 /// How often the broker is asked.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -19,10 +20,19 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Stable offsets (a read-committed reader can come this far) of the watched partitions.
 pub type StableEnds = Arc<Mutex<BTreeMap<Partition, i64>>>;
 
+/// Transactional ids of the workers that are members of the group.
+#[derive(Debug, Clone, Default)]
+pub struct Members {
+    /// Process clock when the group was asked; nothing is known before the first answer.
+    pub asked_at: Option<Duration>,
+    pub transactional_ids: BTreeSet<String>,
+}
+
 /// What the monitor asks for and where it puts the answers.
 pub struct Watch {
     pub partitions: Box<dyn Fn() -> Vec<Partition> + Send>,
     pub stable_ends: StableEnds,
+    pub members: Arc<Mutex<Members>>,
     /// Called with partition of the bases topic → advertised address of its owner.
     pub owners: Box<dyn Fn(BTreeMap<i32, String>) + Send>,
 }
@@ -38,11 +48,11 @@ pub fn spawn(
         .reader("monitor", "read_committed")
         .create()
         .map_err(failed)?;
-    let (names, group) = (settings.topics.clone(), settings.application_id.clone());
+    let settings = settings.clone();
     Ok(thread::spawn(move || {
         while !stop.load(Ordering::Relaxed) {
             for partition in (watch.partitions)() {
-                let name = names.of(partition.topic);
+                let name = settings.topics.of(partition.topic);
                 match client.fetch_watermarks(name, partition.number, CALL_TIMEOUT) {
                     Ok((_, end)) => {
                         let mut ends = watch
@@ -54,8 +64,16 @@ pub fn spawn(
                     Err(error) => tracing::debug!(%error, "ask for the end of a log"),
                 }
             }
-            match owners(&client, &group, &names) {
-                Ok(owners) => (watch.owners)(owners),
+            let asked_at = Some(clock::now());
+            match describe(&client, &settings) {
+                Ok((owners, transactional_ids)) => {
+                    (watch.owners)(owners);
+                    let mut members = watch.members.lock().unwrap_or_else(PoisonError::into_inner);
+                    *members = Members {
+                        asked_at,
+                        transactional_ids,
+                    };
+                }
                 Err(error) => tracing::debug!(%error, "ask for the members of the group"),
             }
             // Serves the client's log and error queue and waits.
@@ -64,25 +82,27 @@ pub fn spawn(
     }))
 }
 
-fn owners(
+/// Owners of the bases partitions, and the transactional ids of all members.
+fn describe(
     client: &BaseConsumer<DefaultConsumerContext>,
-    group: &str,
-    names: &Names,
-) -> Result<BTreeMap<i32, String>, Error> {
+    settings: &Settings,
+) -> Result<(BTreeMap<i32, String>, BTreeSet<String>), Error> {
     let list = client
-        .fetch_group_list(Some(group), CALL_TIMEOUT)
+        .fetch_group_list(Some(&settings.application_id), CALL_TIMEOUT)
         .map_err(|error| classify::call("describe the consumer group", &error))?;
-    let mut owners = BTreeMap::new();
+    let bases = settings.topics.of(Topic::Bases);
+    let (mut owners, mut ids) = (BTreeMap::new(), BTreeSet::new());
     for member in list.groups().iter().flat_map(|group| group.members()) {
-        let Some(address) = member.client_id().splitn(4, '|').nth(3) else {
+        let Some((id, address)) = settings.member_of(member.client_id()) else {
             continue;
         };
+        ids.insert(id);
         let assignment = member.assignment().unwrap_or_default();
-        for partition in assigned(assignment, names.of(Topic::Bases)).unwrap_or_default() {
+        for partition in assigned(assignment, bases).unwrap_or_default() {
             owners.insert(partition, address.to_owned());
         }
     }
-    Ok(owners)
+    Ok((owners, ids))
 }
 
 /// Partitions of `topic` in a member's assignment as the consumer protocol encodes it: version,

@@ -167,6 +167,17 @@ impl Producer {
     }
 }
 
+/// Ends the transaction that another instance has left open, by taking its transactional id over
+/// for a moment. Should that instance live after all, it is fenced once and takes up again.
+pub fn end_transaction_of(settings: &Settings, transactional_id: &str) -> Result<(), Error> {
+    let config = settings.successor(transactional_id);
+    let client = Client::new(&config, &settings.topics)?;
+    client.warm_up(CALL_TIMEOUT);
+    let result = initialise(&client);
+    thread::spawn(move || drop(client));
+    result
+}
+
 /// `init_transactions`; asked again while the predecessor's markers are under way.
 fn initialise(client: &Client) -> Result<(), Error> {
     let deadline = clock::now() + CALL_TIMEOUT;

@@ -11,6 +11,11 @@ use rdkafka::topic_partition_list::Offset;
 use crate::broker::classify::{self, Error, Reaction, Stop};
 use crate::broker::client::{CALL_TIMEOUT, Settings, list};
 use crate::broker::{Bounds, Names, Partition, Record};
+use crate::clock;
+
+/// Longest look at undecided records.
+const PEEK_TIMEOUT: Duration = Duration::from_millis(500);
+const PEEK_WAIT: Duration = Duration::from_millis(20);
 
 pub struct Reader {
     client: BaseConsumer<DefaultConsumerContext>,
@@ -135,6 +140,38 @@ impl Reader {
                 }
             },
         }
+    }
+
+    /// Shows the records from `from` on, undecided ones too, until `stop` says so or the log ends.
+    pub fn peek(
+        &self,
+        partition: Partition,
+        from: i64,
+        mut stop: impl FnMut(&Record) -> bool,
+    ) -> Result<(), Error> {
+        let attempt = "look at undecided records";
+        let classified = |error| classify::call(attempt, &error);
+        let end = self.bounds(partition)?.high;
+        self.watermarks
+            .incremental_assign(&list(&self.names, [(partition, Some(from))]))
+            .map_err(classified)?;
+        let deadline = clock::now() + PEEK_TIMEOUT;
+        while clock::now() < deadline {
+            match self.watermarks.poll(PEEK_WAIT) {
+                Some(Ok(message)) => {
+                    let fetched = Fetched { message, partition };
+                    let record = fetched.record();
+                    if stop(&record) || record.offset + 1 >= end {
+                        break;
+                    }
+                }
+                Some(Err(error)) => tracing::debug!(%error, attempt),
+                None => {}
+            }
+        }
+        self.watermarks
+            .incremental_unassign(&list(&self.names, [(partition, None)]))
+            .map_err(classified)
     }
 
     /// Where reading has come to, control markers included.

@@ -30,10 +30,13 @@ pub struct Inbox {
     entries: Vec<Entry>,
     /// Entries before this one are done with.
     head: usize,
+    /// Offset of the last record that came in since the inbox was emptied for a new start.
+    last: Option<i64>,
 }
 
 impl Inbox {
     pub fn push(&mut self, record: &Record) {
+        self.last = Some(record.offset);
         let start = self.bytes.len();
         self.bytes.extend_from_slice(record.key.unwrap_or_default());
         self.bytes
@@ -80,7 +83,7 @@ impl Inbox {
     pub fn finish(&mut self, count: usize) {
         self.head += count;
         if self.head == self.entries.len() {
-            self.clear();
+            self.empty();
         } else if self.head > self.entries.len() / 2 {
             let cut = self.entries[self.head].start;
             self.bytes.drain(..cut);
@@ -92,7 +95,18 @@ impl Inbox {
         }
     }
 
+    /// Forgets everything: the task starts anew.
     pub fn clear(&mut self) {
+        self.empty();
+        self.last = None;
+    }
+
+    /// Whether everything below `next` has come in and is done with, as far as this start goes.
+    pub fn is_done_before(&self, next: i64) -> bool {
+        self.is_empty() && self.last.is_some_and(|last| last + 1 == next)
+    }
+
+    fn empty(&mut self) {
         self.bytes.clear();
         self.entries.clear();
         self.head = 0;

@@ -18,8 +18,9 @@ use crate::engine::inbox::{Inbox, Item};
 use crate::engine::outbox::Outbox;
 use crate::metrics::Worker as Metrics;
 use crate::state;
+use crate::state::ids::{Ids, Window};
 use crate::state::run::Seen;
-use crate::state::seen::{Ids, Positions, Store, Window};
+use crate::state::seen::{Positions, Store};
 
 pub struct Task {
     number: i32,
@@ -91,8 +92,14 @@ impl Task {
         Partition::new(Topic::IngestChangelog, self.number)
     }
 
-    /// Decides everything in the inbox. The next source offset, when there was anything.
-    pub fn stage(&mut self, fixed: &Fixed, out: &mut Outbox) -> Result<Option<i64>, state::Error> {
+    /// Decides everything in the inbox, or moves an idle task to `past_markers`. The next source
+    /// offset, when there was anything to do.
+    pub fn stage(
+        &mut self,
+        fixed: &Fixed,
+        past_markers: Option<i64>,
+        out: &mut Outbox,
+    ) -> Result<Option<i64>, state::Error> {
         let mut positions = self.store.positions();
         let mut ids = Ids::default();
         let mut tally = Tally::default();
@@ -108,7 +115,10 @@ impl Task {
         }
         let records = self.inbox.len();
         if records == 0 {
-            return Ok(None);
+            match past_markers {
+                Some(next) if next > positions.source => positions.source = next,
+                _ => return Ok(None),
+            }
         }
         positions.transaction += 1;
         let position = Position {

@@ -6,6 +6,7 @@ mod background;
 mod dead_letter;
 pub mod failure;
 pub mod fixed;
+mod former;
 mod inbox;
 mod ingest;
 mod outbox;

@@ -6,6 +6,9 @@
 //! The same is done after every failure whose outcome is unknown; the position record in the log
 //! says whether the transaction was committed.
 
+use std::time::Duration;
+
+use crate::broker::producer::end_transaction_of;
 use crate::broker::{Bounds, Partition, Record, Topic};
 use crate::clock;
 use crate::codec::stored::{POSITION_KEY, Position};
@@ -31,7 +34,12 @@ pub struct Restore {
     position: Option<Position>,
     /// The source position is decided; the duplicate window is being read again up to it.
     window_until: Option<i64>,
+    /// Where reading has come to, and since when (process clock) it has not moved.
+    stands: (i64, Duration),
 }
+
+/// A log that cannot be read on for so long ends in a transaction that nobody will end soon.
+const ABANDONED_AFTER: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// Begins to restore the tasks that have not begun.
@@ -88,6 +96,7 @@ impl Worker {
             source,
             position: None,
             window_until: None,
+            stands: (-1, Duration::ZERO),
         })
     }
 
@@ -147,19 +156,71 @@ impl Worker {
         let Some(Life::Restoring(restore)) = self.tasks.lives.get(&partition) else {
             return Ok(());
         };
-        for (log, end) in &restore.logs {
-            if self.reader.position(*log)? < *end {
-                return Ok(());
+        for (log, end) in restore.logs.clone() {
+            let position = self.reader.position(log)?;
+            if position < end {
+                return self.look_after(partition, log, position);
             }
         }
         if let Some(until) = restore.window_until {
             return self.set_running(partition, until);
         }
         let start = self.decide_start(partition, restore)?;
+        let writer = restore
+            .position
+            .as_ref()
+            .map(|position| position.transactional_id.clone());
+        if let Some(writer) = writer.filter(|writer| *writer != self.fixed.transactional_id) {
+            self.former_writers.add(writer);
+        }
         if partition.topic == Topic::Source && self.begin_window(partition, start)? {
             return Ok(());
         }
         self.set_running(partition, start)
+    }
+
+    /// A log that does not go on: the transaction of an instance that is gone keeps readers from
+    /// going on until it times out. Its writer stands in its position record, and whoever takes
+    /// that one's partitions over may end it at once.
+    fn look_after(
+        &mut self,
+        partition: Partition,
+        log: Partition,
+        position: i64,
+    ) -> Result<(), Failure> {
+        let now = self.fixed.now;
+        let Some(Life::Restoring(restore)) = self.tasks.lives.get_mut(&partition) else {
+            return Ok(());
+        };
+        if restore.stands.0 != position {
+            restore.stands = (position, now);
+        }
+        let waited = now.saturating_sub(restore.stands.1);
+        if waited < ABANDONED_AFTER
+            || !matches!(log.topic, Topic::Changelog | Topic::IngestChangelog)
+        {
+            return Ok(());
+        }
+        restore.stands.1 = now;
+        let mut writer = None;
+        self.reader.peek(log, position, |record| {
+            let value = record.value.filter(|_| record.key == Some(POSITION_KEY));
+            writer = value.and_then(|value| Position::decode(value).ok());
+            writer.is_some()
+        })?;
+        let Some(writer) = writer.map(|position| position.transactional_id) else {
+            return Ok(());
+        };
+        let ours = format!("{}-", self.fixed.application_id);
+        if writer == self.fixed.transactional_id || !writer.starts_with(&ours) {
+            return Ok(());
+        }
+        tracing::warn!(
+            transactional_id = writer,
+            "ending the open transaction of an instance that lost this partition"
+        );
+        end_transaction_of(&self.settings, &writer)?;
+        Ok(())
     }
 
     fn decide_start(&self, partition: Partition, restore: &Restore) -> Result<i64, Failure> {
@@ -398,15 +459,15 @@ fn broken(record: &Record, reason: &str) -> Failure {
 
 impl Worker {
     /// How long a poll of the logs may wait: only when nothing else is to be done.
-    fn idle_wait(&self) -> std::time::Duration {
+    fn idle_wait(&self) -> Duration {
         let nothing_runs = self
             .tasks
             .in_life(|life| matches!(life, Life::Running))
             .is_empty();
         if nothing_runs && self.tasks.is_restoring() && clock::now() > self.fixed.now {
-            std::time::Duration::from_millis(5)
+            Duration::from_millis(5)
         } else {
-            std::time::Duration::ZERO
+            Duration::ZERO
         }
     }
 }

@@ -54,9 +54,15 @@ struct Absent {
 
 /// What a batch changes here once it is committed.
 struct Staged {
-    keys: Vec<Working>,
+    decided: Decided,
     positions: Positions,
     receipt: usize,
+}
+
+/// What was decided of the inbox.
+#[derive(Default)]
+struct Decided {
+    keys: Vec<Working>,
     /// Bases that leave the inbox.
     done: usize,
     /// Timestamps of the source records of the settlements, milliseconds since the epoch.
@@ -128,22 +134,32 @@ impl Task {
     }
 
     /// Decides the inbox up to the first base without a rule, and asks for the rules that are
-    /// missing. The next source offset, when anything was decided.
+    /// missing; or moves an idle task to `past_markers`. The next source offset, when there was
+    /// anything to do.
     pub fn stage(
         &mut self,
         fixed: &Fixed,
         desk: &mut Desk,
+        past_markers: Option<i64>,
         out: &mut Outbox,
     ) -> Result<Option<i64>, Error> {
+        if self.inbox.is_empty() {
+            let source = self.store.positions().source;
+            let next = past_markers.filter(|next| *next > source);
+            return Ok(
+                next.inspect(|next| self.stage_position(*next, Decided::default(), fixed, out))
+            );
+        }
         let mut batch = Deciding::new(self, fixed);
         for item in self.inbox.iter() {
             if !batch.decide(&item, out)? {
                 break;
             }
         }
-        let (keys, done, next) = (batch.keys, batch.done, batch.next);
-        let (received, overflows) = (batch.received, batch.overflows);
-        for working in keys
+        let (decided, next) = (batch.decided, batch.next);
+        let done = decided.done;
+        for working in decided
+            .keys
             .iter()
             .filter(|working| working.found == Lookup::Absent)
         {
@@ -161,10 +177,16 @@ impl Task {
             return Ok(None);
         }
         self.scanned = self.scanned.saturating_sub(done);
+        self.stage_position(next, decided, fixed, out);
+        Ok(Some(next))
+    }
+
+    /// Adds what was decided, and last the position record that stands for it.
+    fn stage_position(&mut self, next: i64, mut decided: Decided, fixed: &Fixed, out: &mut Outbox) {
         let mut positions = self.store.positions();
         positions.source = next;
         positions.transaction += 1;
-        let keys = self.publish(fixed, keys, out);
+        self.publish(&mut decided.keys, out);
         let position = Position {
             application_id: fixed.application_id.clone(),
             topic: fixed.names.of(Topic::Bases).to_owned(),
@@ -178,20 +200,16 @@ impl Task {
         });
         let receipt = out.want_receipt();
         self.staged = Some(Staged {
-            keys,
+            decided,
             positions,
             receipt,
-            done,
-            received,
-            overflows,
         });
-        Ok(Some(next))
     }
 
     /// Adds the new totals, and the rules that were used for the first time.
-    fn publish(&self, fixed: &Fixed, mut keys: Vec<Working>, out: &mut Outbox) -> Vec<Working> {
+    fn publish(&self, keys: &mut Vec<Working>, out: &mut Outbox) {
         keys.retain(|working| working.settled > 0);
-        for working in &mut keys {
+        for working in keys {
             let fields = working.key.fields();
             let text = working.key.as_str().as_bytes();
             if let (Basis::Rule(rule), Lookup::Asked) = (&working.basis, working.found) {
@@ -206,11 +224,6 @@ impl Task {
             );
             out.push(self.changelog(), text, |value| write_totals(totals, value));
         }
-        debug_assert!(
-            fixed.partitions.bases > self.number,
-            "a task of an existing partition"
-        );
-        keys
     }
 
     /// Asks for the rules of all bases behind the first one that waits, each key once.
@@ -362,8 +375,8 @@ impl Task {
         let Some(staged) = self.staged.take() else {
             return;
         };
-        let mut keys = Vec::with_capacity(staged.keys.len());
-        for mut working in staged.keys {
+        let mut keys = Vec::with_capacity(staged.decided.keys.len());
+        for mut working in staged.decided.keys {
             metrics.looked_up(working.found, working.settled);
             if let (Basis::Rule(rule), Some(receipt)) = (working.basis, working.rule_receipt) {
                 self.learnt.remove(&working.key);
@@ -378,10 +391,12 @@ impl Task {
             ..staged.positions
         };
         self.store.apply(Batch { keys, positions }, committed);
-        self.inbox.finish(staged.done);
-        metrics.settled.increment(staged.received.len() as u64);
-        (0..staged.overflows).for_each(|_| metrics.dead_letter(Defect::AmountOverflow));
-        for same in staged.received.chunk_by(|a, b| a == b) {
+        self.inbox.finish(staged.decided.done);
+        metrics
+            .settled
+            .increment(staged.decided.received.len() as u64);
+        (0..staged.decided.overflows).for_each(|_| metrics.dead_letter(Defect::AmountOverflow));
+        for same in staged.decided.received.chunk_by(|a, b| a == b) {
             let millis = u64::try_from(fixed.wall_now - same[0]).unwrap_or(0);
             metrics.end_to_end(Duration::from_millis(millis), same.len() as u64);
         }
@@ -434,11 +449,8 @@ struct Deciding<'a> {
     task: &'a Task,
     fixed: &'a Fixed,
     index: HashMap<RuleKey, usize>,
-    keys: Vec<Working>,
-    done: usize,
+    decided: Decided,
     next: i64,
-    received: Vec<i64>,
-    overflows: u64,
 }
 
 impl<'a> Deciding<'a> {
@@ -447,11 +459,8 @@ impl<'a> Deciding<'a> {
             task,
             fixed,
             index: HashMap::default(),
-            keys: Vec::new(),
-            done: 0,
+            decided: Decided::default(),
             next: -1,
-            received: Vec::with_capacity(task.inbox.len()),
-            overflows: 0,
         }
     }
 
@@ -462,19 +471,20 @@ impl<'a> Deciding<'a> {
             Some(index) => *index,
             None => match self.look_up(text)? {
                 Some(working) => {
-                    self.index.insert(working.key.clone(), self.keys.len());
-                    self.keys.push(working);
-                    self.keys.len() - 1
+                    self.index
+                        .insert(working.key.clone(), self.decided.keys.len());
+                    self.decided.keys.push(working);
+                    self.decided.keys.len() - 1
                 }
                 None => return Ok(false),
             },
         };
-        let working = &mut self.keys[index];
+        let working = &mut self.decided.keys[index];
         match working.state.totals.with(base.amount) {
             Some(totals) => {
                 working.state.totals = totals;
                 working.settled += 1;
-                self.received.push(base.received_at);
+                self.decided.received.push(base.received_at);
                 let to = Partition::new(Topic::Settlements, self.task.number);
                 let basis = &working.basis;
                 out.push(to, base.payment_id.as_bytes(), |value| {
@@ -483,7 +493,7 @@ impl<'a> Deciding<'a> {
             }
             None => self.refuse(&base, out),
         }
-        self.done += 1;
+        self.decided.done += 1;
         self.next = item.offset + 1;
         Ok(true)
     }
@@ -504,7 +514,7 @@ impl<'a> Deciding<'a> {
     }
 
     fn refuse(&mut self, base: &Base, out: &mut Outbox) {
-        self.overflows += 1;
+        self.decided.overflows += 1;
         let dead = DeadLetter {
             defect: Defect::AmountOverflow,
             detail: "the total of its rule key would leave 64 bits".to_owned(),

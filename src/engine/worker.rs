@@ -1,15 +1,14 @@
 //! One worker: the loop, the transaction, and the reactions to failures.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::broker::classify::{self, Stop};
 use crate::broker::client::Settings;
 use crate::broker::consumer::{Consumer, Polled};
-use crate::broker::monitor::StableEnds;
+use crate::broker::monitor::{Members, StableEnds};
 use crate::broker::producer::Producer;
 use crate::broker::reader::Reader;
 use crate::broker::{Partition, Topic};
@@ -17,13 +16,14 @@ use crate::clock;
 use crate::engine::background::Background;
 use crate::engine::failure::{Cause, Failure, Stopped, Todo};
 use crate::engine::fixed::Fixed;
+use crate::engine::former::FormerWriters;
 use crate::engine::outbox::Outbox;
 use crate::engine::status::{self, Kind, Phase};
 use crate::engine::tasks::{Life, Tasks};
 use crate::metrics::{Replacement, Worker as Metrics};
 use crate::rules::Desk;
 use crate::state::directory::Directory;
-use crate::state::seen::Window;
+use crate::state::ids::Window;
 use crate::state::view::Views;
 use crate::state::{self, file};
 
@@ -49,6 +49,9 @@ const INBOX_BYTES_MAX: usize = 8 << 20;
 /// How long committed state may stay in memory only.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How often idle tasks are moved past control markers.
+const MARKERS_INTERVAL: Duration = Duration::from_secs(30);
+
 /// Two fencings within this time mean that another process lives with our identity.
 const DUEL: Duration = Duration::from_secs(60);
 
@@ -66,11 +69,13 @@ pub struct Options {
     pub views: Views,
     pub status: Arc<status::Worker>,
     pub stable_ends: StableEnds,
+    pub members: Arc<Mutex<Members>>,
     pub stop: Arc<AtomicBool>,
 }
 
 pub struct Worker {
     pub(super) number: usize,
+    pub(super) settings: Settings,
     pub(super) fixed: Fixed,
     pub(super) directory: Arc<Directory>,
     pub(super) window: Window,
@@ -88,9 +93,11 @@ pub struct Worker {
     pub(super) views: Views,
     pub(super) status: Arc<status::Worker>,
     stable_ends: StableEnds,
+    pub(super) former_writers: FormerWriters,
     pub(super) metrics: Metrics,
     background: Background,
     checkpoint_at: Duration,
+    markers_at: Duration,
     committed_at: Duration,
     fenced_at: Option<Duration>,
     /// Why the producer will be replaced.
@@ -114,6 +121,7 @@ impl Worker {
             consumer: Consumer::join(&options.settings, number).map_err(failed)?,
             reader: Reader::new(&options.settings, number).map_err(failed)?,
             producer: Producer::new(&options.settings, number),
+            settings: options.settings,
             fixed: options.fixed,
             directory: options.directory,
             window: options.window,
@@ -127,9 +135,11 @@ impl Worker {
             views: options.views,
             status: options.status,
             stable_ends: options.stable_ends,
+            former_writers: FormerWriters::new(options.members),
             metrics: Metrics::new(number),
             background: Background::start(),
             checkpoint_at: clock::now(),
+            markers_at: clock::now(),
             committed_at: Duration::ZERO,
             fenced_at: None,
             replacement: Replacement::Start,
@@ -160,6 +170,7 @@ impl Worker {
         if !positions.is_empty() {
             self.commit(&positions)?;
         }
+        self.former_writers.end_transactions(&self.settings);
         self.hold_back()?;
         self.checkpoint()
     }
@@ -243,20 +254,46 @@ impl Worker {
     fn stage(&mut self) -> Result<Vec<(Partition, i64)>, Failure> {
         self.outbox.clear();
         let mut positions = Vec::new();
+        let past_markers = self.past_markers()?;
         for task in self.tasks.ingest.values_mut() {
-            if let Some(next) = task.stage(&self.fixed, &mut self.outbox)? {
+            let past_markers = past_markers.get(&task.partition()).copied();
+            if let Some(next) = task.stage(&self.fixed, past_markers, &mut self.outbox)? {
                 positions.push((task.partition(), next));
             }
         }
         for task in self.tasks.settle.values_mut() {
-            if task.inbox.is_empty() {
-                continue;
-            }
-            if let Some(next) = task.stage(&self.fixed, &mut self.desk, &mut self.outbox)? {
+            let past_markers = past_markers.get(&task.partition()).copied();
+            let (desk, out) = (&mut self.desk, &mut self.outbox);
+            if let Some(next) = task.stage(&self.fixed, desk, past_markers, out)? {
                 positions.push((task.partition(), next));
             }
         }
         Ok(positions)
+    }
+
+    /// Where idle tasks could go on behind the control markers that end their logs. Committed now
+    /// and then, so that retention which removes a processed log with its markers does not look
+    /// like a gap.
+    fn past_markers(&mut self) -> Result<BTreeMap<Partition, i64>, Failure> {
+        if self.fixed.now < self.markers_at + MARKERS_INTERVAL {
+            return Ok(BTreeMap::new());
+        }
+        self.markers_at = self.fixed.now;
+        let ingest = self.tasks.ingest.values().map(|task| {
+            let next = task.store.positions().source;
+            (task.partition(), task.inbox.is_done_before(next))
+        });
+        let settle = self.tasks.settle.values().map(|task| {
+            let next = task.store.positions().source;
+            (task.partition(), task.inbox.is_done_before(next))
+        });
+        let mut found = BTreeMap::new();
+        for (partition, _) in ingest.chain(settle).filter(|(_, is_idle)| *is_idle) {
+            if let Some(position) = self.consumer.position(partition)? {
+                found.insert(partition, position);
+            }
+        }
+        Ok(found)
     }
 
     /// Commits the batch in one transaction, then advances the stores.

@@ -122,21 +122,21 @@ fn rules_json(rules: &Rules) -> Value {
 }
 
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let text = metrics::render(observe(&app.services));
+    let text = metrics::render(&observe(&app.services));
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
 /// The statuses as series.
 fn observe(services: &Services) -> Observed {
-    let mut observed = Observed::default();
+    let observed = Observed::default();
     for task in partitions(services) {
         let partition = task.number.to_string();
         let labels = [task.kind, partition.as_str()];
-        observed.set(&metrics::POSITION, &labels, task.position);
-        observed.set(&metrics::RESTORE_REMAINING, &labels, task.remaining);
+        observed.set_whole(&metrics::POSITION, &labels, task.position);
+        observed.set_whole(&metrics::RESTORE_REMAINING, &labels, task.remaining);
         if let Some(lag) = task.lag {
-            observed.set(&metrics::LAG, &labels, lag);
+            observed.set_whole(&metrics::LAG, &labels, lag);
         }
         let phases = [
             Phase::Restoring { remaining: 0 },
@@ -159,23 +159,24 @@ fn observe(services: &Services) -> Observed {
     observed.set_flag(&metrics::READY, &[], Checks::of(services).are_ready());
     observed.set_flag(&metrics::BUILD, &[VERSION], true);
     if let Some(sink) = &services.sink {
-        observe_sink(&sink(), &mut observed);
+        observe_sink(&sink(), &observed);
     }
     let rules = (services.rules)();
     for (result, calls) in rules.calls {
-        observed.set(&metrics::RULE_CALLS, &[result], calls);
+        observed.set_total(&metrics::RULE_CALLS, &[result], calls);
     }
-    observed.set(&metrics::RULES_IN_FLIGHT, &[], rules.in_flight);
+    let in_flight = i64::try_from(rules.in_flight).unwrap_or(i64::MAX);
+    observed.set_whole(&metrics::RULES_IN_FLIGHT, &[], in_flight);
     observed
 }
 
-fn observe_sink(sink: &Sink, observed: &mut Observed) {
+fn observe_sink(sink: &Sink, observed: &Observed) {
     observed.set_flag(&metrics::SINK_CONNECTED, &[], sink.connected);
     for (table, rows) in &sink.rows {
-        observed.set(&metrics::SINK_ROWS, &[table], rows);
+        observed.set_total(&metrics::SINK_ROWS, &[table], *rows);
     }
     for ((topic, partition), lag) in &sink.lag {
         let labels = [topic.as_str(), &partition.to_string()];
-        observed.set(&metrics::SINK_LAG, &labels, lag);
+        observed.set_whole(&metrics::SINK_LAG, &labels, *lag);
     }
 }

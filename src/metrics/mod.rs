@@ -1,20 +1,18 @@
-//! The one registry of metric names, and the text that Prometheus scrapes.
+//! The one registry of metric names, and what Prometheus scrapes.
 //!
-//! Counters and histograms are cells that their owners resolve once and then touch without a lock;
-//! a histogram takes a whole batch in one step and buffers nothing. Whatever mirrors a status
+//! Counters and histograms are handles that their owners resolve once. Whatever mirrors a status
 //! (lag, phases, connections) is [`Observed`] when it is asked for, so a partition that moved to
 //! another instance leaves no series behind here.
 
-mod cells;
-mod process;
-mod text;
+mod exporter;
 mod worker;
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
-pub use cells::{Counter, Histogram};
-pub use text::{Observed, render};
+use ::metrics::Histogram;
+
+pub use exporter::{Observed, render, upkeep};
 pub use worker::{Lookup, Rebalance, Replacement, Worker};
 
 /// One metric: everything that dashboards, rules and documentation may know of it.
@@ -67,7 +65,7 @@ macro_rules! registry {
             };
         )+
 
-        /// Every metric, in the order in which they are rendered.
+        /// Every metric.
         pub static ALL: &[&Metric] = &[$(&$id),+];
     };
 }
@@ -154,25 +152,34 @@ registry! {
     BUILD: G, One, "settle_build_info" ["version"],
         "1, labelled with the version that runs.";
     PROCESS_CPU: C, Seconds, "process_cpu_seconds_total" [],
-        "User and system CPU time of the process.";
+        "User and system CPU time of the process, in whole seconds.";
     PROCESS_RESIDENT: G, Bytes, "process_resident_memory_bytes" [],
         "Resident memory of the process.";
     PROCESS_VIRTUAL: G, Bytes, "process_virtual_memory_bytes" [],
         "Virtual memory of the process.";
+    PROCESS_VIRTUAL_MAX: G, Bytes, "process_virtual_memory_max_bytes" [],
+        "How much virtual memory the process may have, 0 when there is no limit.";
     PROCESS_THREADS: G, One, "process_threads" [],
         "Threads of the process.";
     PROCESS_OPEN_FDS: G, One, "process_open_fds" [],
         "Open file descriptors of the process.";
     PROCESS_MAX_FDS: G, One, "process_max_fds" [],
-        "How many file descriptors the process may open.";
+        "How many file descriptors the process may open, 0 when there is no limit.";
     PROCESS_START: G, Seconds, "process_start_time_seconds" [],
         "When the process started, seconds since the epoch.";
 }
 
+static RULE_CALLED: LazyLock<Histogram> = LazyLock::new(|| RULE_CALL_DURATION.histogram(&[]));
+
+/// Makes the recorder of the process the one that all handles are resolved from, and the series
+/// that belong to no worker exist.
+pub fn install() {
+    LazyLock::force(&RULE_CALLED);
+}
+
 /// One call of the rule service has ended, whatever its result.
 pub fn rule_called(took: Duration) {
-    static DURATION: LazyLock<Histogram> = LazyLock::new(|| RULE_CALL_DURATION.histogram(&[]));
-    DURATION.record(took.as_secs_f64());
+    RULE_CALLED.record(took);
 }
 
 #[cfg(test)]

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use ::metrics::{Counter, Histogram};
+
 use crate::domain::classify::{Defect, Exclusion};
 use crate::metrics::{
-    BASES, CHECKPOINT_DURATION, COMMIT_DURATION, Counter, DUPLICATE_CHECKS, END_TO_END, Histogram,
-    POSITIONS_REPAIRED, PRODUCER_REPLACEMENTS, REBALANCES, RECORDS, RESTORES, RULE_LOOKUPS,
-    TRANSACTION_RECORDS_READ, TRANSACTIONS,
+    BASES, CHECKPOINT_DURATION, COMMIT_DURATION, DUPLICATE_CHECKS, END_TO_END, POSITIONS_REPAIRED,
+    PRODUCER_REPLACEMENTS, REBALANCES, RECORDS, RESTORES, RULE_LOOKUPS, TRANSACTION_RECORDS_READ,
+    TRANSACTIONS,
 };
 
 /// Why a producer was made.
@@ -97,7 +99,8 @@ impl Worker {
 
     /// `count` settlements were committed `latency` after their payments' record timestamps.
     pub fn end_to_end(&self, latency: Duration, count: u64) {
-        self.end_to_end.record_many(latency.as_secs_f64(), count);
+        let count = usize::try_from(count).expect("a batch fits into memory");
+        self.end_to_end.record_many(latency, count);
     }
 
     pub fn producer_replaced(&self, cause: Replacement) {
@@ -115,31 +118,85 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
+    use ::metrics::with_local_recorder;
+
     use super::*;
+    use crate::metrics::exporter::recorder;
+
+    /// What is rendered after `count` has been called with a fresh worker.
+    fn counted(count: impl FnOnce(&Worker)) -> String {
+        let recorder = recorder();
+        with_local_recorder(&recorder, || count(&Worker::new(7)));
+        recorder.handle().render()
+    }
+
+    fn assert_counted(text: &str, series: &str) {
+        let mut ones = text.lines().filter(|line| line.ends_with("} 1"));
+        assert_eq!(ones.next(), Some(format!("{series} 1").as_str()), "{text}");
+        assert_eq!(ones.next(), None, "{text}");
+    }
 
     #[test]
     fn every_reason_counts_under_its_own_name() {
-        let worker = Worker::new(0);
+        let series = |outcome, reason| {
+            format!("settle_records_total{{outcome=\"{outcome}\",reason=\"{reason}\"}}")
+        };
         for why in Exclusion::ALL {
-            let counter = RECORDS.counter(&["exclusion", why.as_str()]);
-            assert!(worker.excluded[why as usize].is(&counter), "{why:?}");
+            let text = counted(|worker| worker.excluded(why));
+            assert_counted(&text, &series("exclusion", why.as_str()));
         }
         for why in Defect::ALL {
-            let counter = RECORDS.counter(&["dead_letter", why.as_str()]);
-            assert!(worker.dead_letters[why as usize].is(&counter), "{why:?}");
+            let text = counted(|worker| worker.dead_letter(why));
+            assert_counted(&text, &series("dead_letter", why.as_str()));
         }
     }
 
     #[test]
     fn every_cause_kind_and_result_counts_under_its_own_name() {
-        let worker = Worker::new(77);
-        worker.producer_replaced(Replacement::Suspect);
-        worker.rebalanced(Rebalance::Lost);
-        let replaced = |cause| PRODUCER_REPLACEMENTS.counter(&["77", cause]).get();
-        assert_eq!(["start", "suspect", "error"].map(replaced), [0, 1, 0]);
-        let rebalanced = |kind| REBALANCES.counter(&["77", kind]).get();
-        assert_eq!(["assigned", "revoked", "lost"].map(rebalanced), [0, 0, 1]);
-        let absent = RULE_LOOKUPS.counter(&["absent"]);
-        assert!(worker.lookups[Lookup::Absent as usize].is(&absent));
+        for (cause, name) in [
+            (Replacement::Start, "start"),
+            (Replacement::Suspect, "suspect"),
+            (Replacement::Error, "error"),
+        ] {
+            let text = counted(|worker| worker.producer_replaced(cause));
+            let labels = format!("{{worker=\"7\",cause=\"{name}\"}}");
+            assert_counted(
+                &text,
+                &format!("settle_producer_replacements_total{labels}"),
+            );
+        }
+        for (kind, name) in [
+            (Rebalance::Assigned, "assigned"),
+            (Rebalance::Revoked, "revoked"),
+            (Rebalance::Lost, "lost"),
+        ] {
+            let text = counted(|worker| worker.rebalanced(kind));
+            let labels = format!("{{worker=\"7\",kind=\"{name}\"}}");
+            assert_counted(&text, &format!("settle_rebalances_total{labels}"));
+        }
+        for (result, name) in [
+            (Lookup::Known, "known"),
+            (Lookup::Asked, "asked"),
+            (Lookup::Absent, "absent"),
+        ] {
+            let text = counted(|worker| worker.looked_up(result, 1));
+            assert_counted(
+                &text,
+                &format!("settle_rule_lookups_total{{result=\"{name}\"}}"),
+            );
+        }
+    }
+
+    #[test]
+    fn a_group_of_settlements_counts_as_many() {
+        let text = counted(|worker| worker.end_to_end(Duration::from_millis(50), 40));
+        assert!(
+            text.contains("settle_end_to_end_seconds_bucket{le=\"0.045\"} 0\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("settle_end_to_end_seconds_bucket{le=\"0.075\"} 40\n"),
+            "{text}"
+        );
     }
 }

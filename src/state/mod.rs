@@ -7,6 +7,7 @@
 
 pub mod directory;
 pub mod file;
+pub mod ids;
 pub mod run;
 pub mod seen;
 pub mod totals;

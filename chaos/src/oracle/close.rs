@@ -33,7 +33,7 @@ impl Ledger<'_> {
         self.close_tables();
     }
 
-    /// Compares the answer of `/api/aggregation-data/all`; `None` as key for what could not be read.
+    /// One entry of the answer of `/api/aggregation-data/all`.
     pub fn answer(&mut self, rule_key: &str, totals: Totals) {
         let Some(key) = self.keys.find(rule_key) else {
             return self.findings.check(Promise::Http, false, || {

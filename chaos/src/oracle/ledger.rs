@@ -2,6 +2,7 @@
 //! payments fit, because contents are kept as fingerprints.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
 
 use crate::model::duplicates;
 use crate::model::outgoing::Totals;
@@ -32,6 +33,8 @@ pub struct Ledger<'a> {
     /// Records of the source whose row in `payment_log` was not seen yet; `None` when there is no database.
     pub(super) unlogged: Option<HashMap<Place, Logged>>,
     pub(super) runs: BTreeMap<i32, Run>,
+    /// Each reason once, however many outcomes share it.
+    pub(super) reasons: BTreeSet<Rc<str>>,
     pub(super) sources: u64,
     pub(super) bases: u64,
 }
@@ -52,6 +55,7 @@ impl<'a> Ledger<'a> {
             memory: BTreeMap::new(),
             unlogged: None,
             runs: BTreeMap::new(),
+            reasons: BTreeSet::new(),
             sources: 0,
             bases: 0,
         }
@@ -68,12 +72,21 @@ impl<'a> Ledger<'a> {
         &mut self.findings
     }
 
+    pub(super) fn reason(&mut self, text: &str) -> Rc<str> {
+        if let Some(known) = self.reasons.get(text) {
+            return Rc::clone(known);
+        }
+        let new: Rc<str> = text.into();
+        self.reasons.insert(Rc::clone(&new));
+        new
+    }
+
     /// Outcomes by kind and reason.
     pub fn tally(&self) -> BTreeMap<(Kind, String), u64> {
         let mut tally = BTreeMap::new();
         for outcome in self.outcomes.values() {
             *tally
-                .entry((outcome.kind, outcome.reason.clone().into_string()))
+                .entry((outcome.kind, outcome.reason.to_string()))
                 .or_default() += 1;
         }
         tally
@@ -93,7 +106,7 @@ impl<'a> Ledger<'a> {
         all
     }
 
-    /// Number of source records, of settled payments and of rule keys.
+    /// Number of source records.
     pub fn sources(&self) -> u64 {
         self.sources
     }
@@ -121,7 +134,7 @@ impl std::fmt::Display for Kind {
 pub struct Outcome {
     pub kind: Kind,
     /// Of an exclusion or a dead letter, the basis of a settlement.
-    pub reason: Box<str>,
+    pub reason: Rc<str>,
     /// Partition and offset of the record that is the outcome.
     pub at: Place,
     /// What must agree with the source record.

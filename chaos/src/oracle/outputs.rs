@@ -144,7 +144,7 @@ impl Ledger<'_> {
         }
         let outcome = Outcome {
             kind: Kind::Settlement,
-            reason: settlement.basis.clone().into(),
+            reason: self.reason(&settlement.basis),
             at: record.place(),
             content: core_of(&settlement),
             value: None,
@@ -218,7 +218,7 @@ impl Ledger<'_> {
         self.check_place("settlement-exclusions", record, expected);
         let outcome = Outcome {
             kind: Kind::Exclusion,
-            reason: exclusion.reason.clone().into(),
+            reason: self.reason(&exclusion.reason),
             at: record.place(),
             content: exclusion_core(&exclusion),
             value: None,
@@ -257,7 +257,7 @@ impl Ledger<'_> {
         let cut = header("settle-truncated").and_then(|length| length.parse().ok());
         let outcome = Outcome {
             kind: Kind::DeadLetter,
-            reason: reason.into(),
+            reason: self.reason(reason),
             at: place,
             content: hash_of((record.key, record.value.is_some())),
             value: Some((value.len(), fingerprint(value), cut)),
@@ -339,7 +339,7 @@ impl Ledger<'_> {
                 totals.count
             )
         });
-        let summed = usize::try_from(totals.count - 1)
+        let summed = usize::try_from(totals.count.saturating_sub(1))
             .ok()
             .and_then(|index| key.settled.get(index));
         if key.odd_version.is_none()

@@ -169,6 +169,19 @@ struct Reference<'a> {
 
 /// Runs messages through; the source is part of what comes back.
 pub fn run(contract: &Contract, messages: impl Iterator<Item = Message>) -> Capture {
+    let mut source = Topic::default();
+    for message in messages {
+        source.push(
+            message.partition,
+            message.key.as_deref(),
+            message.value.as_deref(),
+        );
+    }
+    settle(contract, source)
+}
+
+/// Runs a source through.
+pub fn settle(contract: &Contract, source: Topic) -> Capture {
     let mut reference = Reference {
         contract,
         capture: Capture::default(),
@@ -176,19 +189,14 @@ pub fn run(contract: &Contract, messages: impl Iterator<Item = Message>) -> Capt
         totals: BTreeMap::new(),
         changed: BTreeMap::new(),
     };
-    for (number, message) in messages.enumerate() {
-        let stored = reference.capture.source.push(
-            message.partition,
-            message.key.as_deref(),
-            message.value.as_deref(),
-        );
-        let stored = stored.clone();
-        reference.settle(&stored);
+    for (number, stored) in source.records.iter().enumerate() {
+        reference.settle(stored);
         if number % PER_TRANSACTION == PER_TRANSACTION - 1 {
             reference.end_transaction();
         }
     }
     reference.end_transaction();
+    reference.capture.source = source;
     reference.finish()
 }
 

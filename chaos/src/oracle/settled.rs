@@ -8,6 +8,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
+use crate::cluster::Cluster;
+use crate::cluster::instance::Instance;
 use crate::cluster::names::Names;
 use crate::interrupt;
 use crate::oracle::database::Database;
@@ -27,6 +29,26 @@ pub struct Run {
     pub postgres: Option<String>,
     /// `host:port` of each instance's HTTP.
     pub instances: Vec<String>,
+}
+
+impl Run {
+    /// A pipeline on this cluster, with the instances that can be asked.
+    pub fn new<'a>(
+        cluster: &Cluster,
+        names: &Names,
+        instances: impl IntoIterator<Item = &'a Instance>,
+    ) -> Self {
+        let postgres = cluster.postgres.as_ref();
+        let instances = instances.into_iter();
+        Self {
+            bootstrap: cluster.kafka.bootstrap(),
+            names: names.clone(),
+            postgres: postgres.map(|postgres| postgres.url_of(&names.database)),
+            instances: instances
+                .map(|instance| instance.address().to_string())
+                .collect(),
+        }
+    }
 }
 
 /// How far a run is from rest.

@@ -339,8 +339,8 @@ fn explain<'a>(key: Option<&'a [u8]>, text: &'a str) -> Result<Message<'a>, Dead
     if data_text.is_none() {
         return Ok(Message::NoData);
     }
-    let id = payment_id(key)?;
     let data = data.ok_or_else(|| invalid("data", "is not an object"))?;
+    let id = payment_id(key)?;
     let payment = explain_data(channel, &data)?;
     Ok(Message::Payment { id, payment })
 }

@@ -1,0 +1,56 @@
+//! Transactions that an instance left open when it died. They keep every reader of the partitions
+//! they touched from going on until they time out; whoever takes such a partition over may end them
+//! at once, by taking the dead writer's transactional id over for a moment.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crate::broker::client::Settings;
+use crate::broker::monitor::Members;
+use crate::broker::producer::end_transaction_of;
+use crate::clock;
+
+/// Writers that stand in the position records of partitions that were taken over.
+pub struct FormerWriters {
+    members: Arc<Mutex<Members>>,
+    /// By transactional id, with the process clock when a partition of theirs was taken over.
+    waiting: BTreeMap<String, Duration>,
+}
+
+impl FormerWriters {
+    pub fn new(members: Arc<Mutex<Members>>) -> Self {
+        Self {
+            members,
+            waiting: BTreeMap::new(),
+        }
+    }
+
+    /// A partition was taken over whose last writer was `transactional_id`.
+    pub fn add(&mut self, transactional_id: String) {
+        self.waiting.insert(transactional_id, clock::now());
+    }
+
+    /// Ends the transactions of those that the group no longer counts among its members. Who still
+    /// is one has handed its partition over in order, and has no transaction open there.
+    pub fn end_transactions(&mut self, settings: &Settings) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(asked_at) = members.asked_at else {
+            return;
+        };
+        let decided = self.waiting.extract_if(.., |_, since| *since < asked_at);
+        let gone = decided.filter(|(id, _)| !members.transactional_ids.contains(id));
+        for (id, _) in gone {
+            let settings = settings.clone();
+            // It may wait for the broker, and no payment must.
+            thread::spawn(move || match end_transaction_of(&settings, &id) {
+                Ok(()) => tracing::info!(transactional_id = id, "ended what a former owner left"),
+                Err(error) => tracing::warn!(transactional_id = id, %error, "former owner"),
+            });
+        }
+    }
+}
