@@ -123,7 +123,7 @@ fn run_parts(
     runtime: &tokio::runtime::Handle,
     stop: &Arc<AtomicBool>,
 ) -> Result<(), Error> {
-    let settings = settings(config);
+    let settings = settings(config, topics);
     let resolver = Resolver::new(
         &rules::Options {
             url: config.rules.url.clone(),
@@ -346,7 +346,7 @@ fn watched_partitions(status: &Status) -> Vec<Partition> {
     tasks.map(partition).collect()
 }
 
-fn settings(config: &Config) -> Settings {
+fn settings(config: &Config, existing: topics::Partitions) -> Settings {
     let topics = &config.topics;
     let names = [
         &topics.source,
@@ -369,6 +369,7 @@ fn settings(config: &Config) -> Settings {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect(),
         topics: Names::new(names.map(Clone::clone)),
+        batch_bytes_max: existing.batch_bytes_max,
     }
 }
 
