@@ -225,21 +225,18 @@ impl Worker {
 
     fn decide_start(&self, partition: Partition, restore: &Restore) -> Result<i64, Failure> {
         let topic = self.fixed.names.of(partition.topic);
-        let next = match partition.topic {
+        let (next, changelog) = match partition.topic {
             Topic::Source => {
-                self.tasks.ingest[&partition.number]
-                    .store
-                    .positions()
-                    .source
+                let positions = self.tasks.ingest[&partition.number].store.positions();
+                (positions.source, positions.changelog)
             }
             _ => {
-                self.tasks.settle[&partition.number]
-                    .store
-                    .positions()
-                    .source
+                let positions = self.tasks.settle[&partition.number].store.positions();
+                (positions.source, positions.changelog)
             }
         };
-        let in_store = (next >= 0).then_some(Recorded {
+        // A task that has committed nothing has a place to begin at, and no position.
+        let in_store = (next >= 0 && changelog > 0).then_some(Recorded {
             application_id: &self.fixed.application_id,
             topic,
             next,
