@@ -62,8 +62,7 @@ impl Error {
             Self::State(_) => Exit::State,
             Self::Rules(_) | Self::Sink(sink::Error::Database(_)) => Exit::Configuration,
             Self::Sink(sink::Error::Lost { .. } | sink::Error::Ahead { .. }) => Exit::BrokenPromise,
-            Self::Sink(_) => Exit::Failed,
-            Self::Broker(_) | Self::Start { .. } | Self::Grace(_) => Exit::Failed,
+            Self::Sink(_) | Self::Broker(_) | Self::Start { .. } | Self::Grace(_) => Exit::Failed,
             Self::Stopped(stopped) => match stopped.cause {
                 Cause::Failed => Exit::Failed,
                 Cause::PromiseBroken => Exit::BrokenPromise,
@@ -124,15 +123,7 @@ fn run_parts(
     stop: &Arc<AtomicBool>,
 ) -> Result<(), Error> {
     let settings = settings(config, topics);
-    let resolver = Resolver::new(
-        &rules::Options {
-            url: config.rules.url.clone(),
-            timeout: config.rules.timeout,
-            max_concurrent: config.rules.max_concurrent,
-            on_call: |_, took| metrics::rule_called(took),
-        },
-        runtime.clone(),
-    )?;
+    let resolver = resolver(config, runtime)?;
     let views = Views::default();
     let status = Status::new(config.pipeline.workers);
     let owners = Owners::default();
@@ -190,17 +181,7 @@ fn run_parts(
             members: Arc::clone(&members),
             stop: Arc::clone(stop),
         };
-        let ended = ended.clone();
-        thread::Builder::new()
-            .name(format!("worker-{number}"))
-            .spawn(move || {
-                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                    Worker::new(options)?.run()
-                }));
-                // The receiver is gone when the grace time is over.
-                let _ = ended.send(result);
-            })
-            .map_err(start_error("start a worker"))?;
+        spawn_worker(options, ended.clone())?;
     }
     drop(ended);
     let result = wait(config, stop, &ends, sink.as_ref());
@@ -211,6 +192,28 @@ fn run_parts(
     });
     runtime.block_on(async { server.await.ok() });
     result.and(sunk.map_err(Error::from))
+}
+
+fn resolver(config: &Config, runtime: &tokio::runtime::Handle) -> Result<Resolver, rules::Error> {
+    let options = rules::Options {
+        url: config.rules.url.clone(),
+        timeout: config.rules.timeout,
+        max_concurrent: config.rules.max_concurrent,
+        on_call: |_, took| metrics::rule_called(took),
+    };
+    Resolver::new(&options, runtime.clone())
+}
+
+fn spawn_worker(options: Options, ended: mpsc::Sender<Ended>) -> Result<(), Error> {
+    let thread = thread::Builder::new().name(format!("worker-{}", options.number));
+    let work = move || {
+        let result =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Worker::new(options)?.run()));
+        // The receiver is gone when the grace time is over.
+        let _ = ended.send(result);
+    };
+    thread.spawn(work).map_err(start_error("start a worker"))?;
+    Ok(())
 }
 
 /// Starts to answer HTTP.

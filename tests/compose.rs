@@ -8,6 +8,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use chaos::cluster::serve_rules::ServeRulesOptions;
+use clap::{Args, FromArgMatches};
 use serde_norway::{Mapping, Value};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -294,7 +296,13 @@ fn addresses_are_those_the_services_listen_on() {
         assert!(kafka["KAFKA_LISTENERS"].contains(&listening), "{listening}");
     }
     let rules = texts(compose.service("rules").get("command"));
-    assert!(rules.contains(&"0.0.0.0:8090"));
+    let program = ServeRulesOptions::augment_args(clap::Command::new("rules"));
+    let options = program.try_get_matches_from(&rules).unwrap();
+    let options = ServeRulesOptions::from_arg_matches(&options).unwrap();
+    assert_eq!(
+        (rules[0], options.listen.to_string().as_str()),
+        ("rules", "0.0.0.0:8090")
+    );
     let database = environment(compose.service("postgres"));
     let (user, password) = (database["POSTGRES_USER"], database["POSTGRES_PASSWORD"]);
     let url = format!(

@@ -147,13 +147,13 @@ impl Consumer {
                 };
                 Ok(Polled::Record(Fetched { message, topic }))
             }
-            Some(Err(error)) => match classify::poll(&error) {
-                Some(failure) => Err(failure),
-                None => {
-                    tracing::debug!(%error, "poll");
-                    Ok(Polled::Nothing)
+            Some(Err(error)) => {
+                if let Some(failure) = classify::poll(&error) {
+                    return Err(failure);
                 }
-            },
+                tracing::debug!(%error, "poll");
+                Ok(Polled::Nothing)
+            }
             None => {
                 let context = self.client.context();
                 let mut pending = context

@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _, DefaultConsumerContext};
+use rdkafka::groups::GroupInfo;
 
 use crate::broker::classify::{self, Error, Reaction, Stop};
 use crate::broker::client::{CALL_TIMEOUT, Settings};
@@ -92,7 +93,7 @@ fn describe(
         .map_err(|error| classify::call("describe the consumer group", &error))?;
     let bases = settings.topics.of(Topic::Bases);
     let (mut owners, mut ids) = (BTreeMap::new(), BTreeSet::new());
-    for member in list.groups().iter().flat_map(|group| group.members()) {
+    for member in list.groups().iter().flat_map(GroupInfo::members) {
         let Some((id, address)) = settings.member_of(member.client_id()) else {
             continue;
         };

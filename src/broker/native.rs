@@ -79,7 +79,6 @@ unsafe extern "C" fn on_new(
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the signature is the library's")]
 unsafe extern "C" fn on_response(
     _: *mut rd::rd_kafka_t,
     _: c_int,

@@ -132,13 +132,13 @@ impl Reader {
                 let partition = Partition::new(topic, message.partition());
                 Ok(Some(Fetched { message, partition }))
             }
-            Some(Err(error)) => match classify::poll(&error) {
-                Some(failure) => Err(failure),
-                None => {
-                    tracing::debug!(%error, "read a log");
-                    Ok(None)
+            Some(Err(error)) => {
+                if let Some(failure) = classify::poll(&error) {
+                    return Err(failure);
                 }
-            },
+                tracing::debug!(%error, "read a log");
+                Ok(None)
+            }
         }
     }
 

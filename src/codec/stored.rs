@@ -166,14 +166,17 @@ struct StoredKeyState<'a> {
     amount: i64,
     count: u64,
     #[serde(borrow)]
-    rule: Option<(&'a str, (i16, i8, i8), (i16, i8, i8), i64)>,
+    /// Id, payout date, confirm date, offset.
+    rule: Option<(&'a str, YearMonthDay, YearMonthDay, i64)>,
 }
 
-fn ymd(date: Date) -> (i16, i8, i8) {
+type YearMonthDay = (i16, i8, i8);
+
+fn ymd(date: Date) -> YearMonthDay {
     (date.year(), date.month(), date.day())
 }
 
-fn date((year, month, day): (i16, i8, i8)) -> Result<Date, Error> {
+fn date((year, month, day): YearMonthDay) -> Result<Date, Error> {
     Date::new(year, month, day).map_err(|_| Error::Damaged)
 }
 

@@ -4,7 +4,6 @@
 /// The partition of `key` among `partitions` partitions.
 #[expect(
     clippy::cast_possible_wrap,
-    clippy::cast_sign_loss,
     reason = "Java's partitioner reads the hash as a signed integer and clears its sign bit"
 )]
 pub fn of_key(key: &[u8], partitions: i32) -> i32 {

@@ -42,9 +42,14 @@ impl FormerWriters {
         let Some(asked_at) = members.asked_at else {
             return;
         };
-        let decided = self.waiting.extract_if(.., |_, since| *since < asked_at);
-        let gone = decided.filter(|(id, _)| !members.transactional_ids.contains(id));
-        for (id, _) in gone {
+        let (decided, undecided): (BTreeMap<_, _>, _) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|(_, since)| *since < asked_at);
+        self.waiting = undecided;
+        for id in decided.into_keys() {
+            if members.transactional_ids.contains(&id) {
+                continue;
+            }
             let settings = settings.clone();
             // It may wait for the broker, and no payment must.
             thread::spawn(move || match end_transaction_of(&settings, &id) {

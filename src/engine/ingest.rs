@@ -130,7 +130,7 @@ impl Task {
             transaction: positions.transaction,
         };
         out.push(self.changelog(), POSITION_KEY, |value| {
-            value.extend(position.encode())
+            value.extend(position.encode());
         });
         let receipt = out.want_receipt();
         let next = positions.source;

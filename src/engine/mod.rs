@@ -10,6 +10,8 @@ mod former;
 mod inbox;
 mod ingest;
 mod outbox;
+mod react;
+mod report;
 mod restore;
 mod settle;
 mod start;

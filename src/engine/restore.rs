@@ -65,19 +65,16 @@ impl Worker {
     ) -> Result<Restore, Failure> {
         self.stop_reading(partition)?;
         let number = partition.number;
-        let logs = match partition.topic {
-            Topic::Source => {
-                let task = &self.tasks.ingest[&number];
-                vec![(task.changelog(), task.store.positions().changelog)]
-            }
-            _ => {
-                let task = &self.tasks.settle[&number];
-                let positions = task.store.positions();
-                vec![
-                    (task.changelog(), positions.changelog),
-                    (task.rules(), positions.rules),
-                ]
-            }
+        let logs = if partition.topic == Topic::Source {
+            let task = &self.tasks.ingest[&number];
+            vec![(task.changelog(), task.store.positions().changelog)]
+        } else {
+            let task = &self.tasks.settle[&number];
+            let positions = task.store.positions();
+            vec![
+                (task.changelog(), positions.changelog),
+                (task.rules(), positions.rules),
+            ]
         };
         let mut ends = Vec::new();
         for (log, next) in logs {
@@ -325,27 +322,18 @@ impl Worker {
     /// Lets a restored task run from `start` on.
     fn set_running(&mut self, partition: Partition, start: i64) -> Result<(), Failure> {
         let number = partition.number;
-        match partition.topic {
-            Topic::Source => {
-                self.reader.stop(partition)?;
-                let task = self
-                    .tasks
-                    .ingest
-                    .get_mut(&number)
-                    .expect("open since it restores");
-                self.reader.stop(task.changelog())?;
-                task.begin_at(start);
-            }
-            _ => {
-                let task = self
-                    .tasks
-                    .settle
-                    .get_mut(&number)
-                    .expect("open since it restores");
-                self.reader.stop(task.changelog())?;
-                task.begin_at(start);
-                self.views.serve(number, Served::Ready(task.store.view()));
-            }
+        if partition.topic == Topic::Source {
+            self.reader.stop(partition)?;
+            let task = self.tasks.ingest.get_mut(&number);
+            let task = task.expect("open since it restores");
+            self.reader.stop(task.changelog())?;
+            task.begin_at(start);
+        } else {
+            let task = self.tasks.settle.get_mut(&number);
+            let task = task.expect("open since it restores");
+            self.reader.stop(task.changelog())?;
+            task.begin_at(start);
+            self.views.serve(number, Served::Ready(task.store.view()));
         }
         self.consumer.start(partition, start)?;
         self.tasks.lives.insert(partition, Life::Running);

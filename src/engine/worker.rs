@@ -2,30 +2,29 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::broker::classify::{self, Stop};
+use crate::broker::Partition;
+use crate::broker::classify;
 use crate::broker::client::Settings;
 use crate::broker::consumer::{Consumer, Polled};
 use crate::broker::monitor::{Members, StableEnds};
 use crate::broker::producer::Producer;
 use crate::broker::reader::Reader;
-use crate::broker::{Partition, Topic};
 use crate::clock;
 use crate::engine::background::Background;
 use crate::engine::failure::{Cause, Failure, Stopped, Todo};
 use crate::engine::fixed::Fixed;
 use crate::engine::former::FormerWriters;
 use crate::engine::outbox::Outbox;
-use crate::engine::status::{self, Kind, Phase};
-use crate::engine::tasks::{Life, Tasks};
+use crate::engine::status;
+use crate::engine::tasks::Tasks;
 use crate::metrics::{Replacement, Worker as Metrics};
 use crate::rules::Desk;
 use crate::state::directory::Directory;
 use crate::state::ids::Window;
 use crate::state::view::Views;
-use crate::state::{self, file};
 
 /// At least this much time between two commits: a transaction that begins right after another
 /// meets its markers still under way.
@@ -36,9 +35,6 @@ const IDLE_WAIT: Duration = Duration::from_millis(50);
 
 /// The same while answers of the rule service are expected.
 const ASKING_WAIT: Duration = Duration::from_millis(5);
-
-/// Pause after a failure that only time can cure.
-const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// A turn takes no more payload than this, whatever its record count.
 const TURN_BYTES_MAX: usize = 16 << 20;
@@ -51,9 +47,6 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How often idle tasks are moved past control markers.
 const MARKERS_INTERVAL: Duration = Duration::from_secs(30);
-
-/// Two fencings within this time mean that another process lives with our identity.
-const DUEL: Duration = Duration::from_secs(60);
 
 /// What a worker is made from.
 pub struct Options {
@@ -84,24 +77,24 @@ pub struct Worker {
     max_batch_records: usize,
     pub(super) consumer: Consumer,
     pub(super) reader: Reader,
-    producer: Producer,
+    pub(super) producer: Producer,
     pub(super) desk: Desk,
     pub(super) tasks: Tasks,
     /// Running partitions whose inbox is full.
     pub(super) paused: BTreeSet<Partition>,
-    outbox: Outbox,
+    pub(super) outbox: Outbox,
     pub(super) views: Views,
     pub(super) status: Arc<status::Worker>,
-    stable_ends: StableEnds,
+    pub(super) stable_ends: StableEnds,
     pub(super) former_writers: FormerWriters,
     pub(super) metrics: Metrics,
     background: Background,
     checkpoint_at: Duration,
     markers_at: Duration,
     committed_at: Duration,
-    fenced_at: Option<Duration>,
+    pub(super) fenced_at: Option<Duration>,
     /// Why the producer will be replaced.
-    replacement: Replacement,
+    pub(super) replacement: Replacement,
     stop: Arc<AtomicBool>,
 }
 
@@ -196,7 +189,8 @@ impl Worker {
             }
             let full = taken >= self.max_batch_records || bytes >= TURN_BYTES_MAX;
             // The clock is read once in a while only.
-            let late = taken % 64 == 0 && clock::now() - began >= self.commit_interval;
+            let late =
+                taken % 64 == 0 && clock::now().saturating_sub(began) >= self.commit_interval;
             if full || late {
                 break;
             }
@@ -318,7 +312,7 @@ impl Worker {
             .record(count(self.outbox.iter().len()));
         self.metrics
             .commit_duration
-            .record((self.committed_at - began).as_secs_f64());
+            .record(self.committed_at.saturating_sub(began).as_secs_f64());
         self.status.set_connected(true);
         Ok(())
     }
@@ -347,7 +341,15 @@ impl Worker {
         if due {
             self.checkpoint_at = self.fixed.now;
         }
-        let background = |job| self.background.run(job);
+        let duration = &self.metrics.checkpoint_duration;
+        let background = |job: Box<dyn FnOnce() + Send>| {
+            let duration = duration.clone();
+            self.background.run(Box::new(move || {
+                let began = clock::now();
+                job();
+                duration.record(clock::now().saturating_sub(began).as_secs_f64());
+            }));
+        };
         for task in self.tasks.ingest.values_mut() {
             task.store.poll_checkpoint()?;
             if due && task.store.unsaved() > 0 {
@@ -363,167 +365,19 @@ impl Worker {
         Ok(())
     }
 
-    /// The one place that obeys failures.
-    fn react(&mut self, failure: &Failure) -> Result<(), Stopped> {
-        self.status.set_problem(failure.to_string());
-        match failure.todo() {
-            Todo::Wait => {
-                self.status.set_connected(false);
-                tracing::warn!(worker = self.number, %failure, "waiting");
-                std::thread::sleep(RETRY_PAUSE);
-            }
-            Todo::Recover { fenced } => {
-                tracing::warn!(worker = self.number, %failure, "taking up again from the log");
-                if fenced {
-                    self.fenced()?;
-                }
-                self.recover();
-            }
-            Todo::Rebuild => {
-                if let Failure::State(state::Error::Damaged { path, reason }) = failure {
-                    self.set_aside(path, reason)?;
-                }
-                self.recover();
-            }
-            Todo::Stop(cause) => {
-                tracing::error!(worker = self.number, %failure, "stopping");
-                return Err(failure.stop(cause));
-            }
-        }
-        Ok(())
-    }
-
-    /// One fencing is weather: a late request, or a transaction that timed out. Two are a duel.
-    fn fenced(&mut self) -> Result<(), Stopped> {
-        let now = clock::now();
-        let before = self.fenced_at.replace(now);
-        if before.is_some_and(|before| now - before < DUEL) {
-            let message = "another live process uses this kafka.instance_id: its producer has \
-                           fenced this one twice within a minute; give every live instance its own";
-            let error = classify::Error::new(
-                "keep the transactional id",
-                message,
-                classify::Reaction::Stop(Stop::Failed),
-            );
-            return Err(Failure::from(error).stop(Cause::Failed));
-        }
-        Ok(())
-    }
-
-    /// Forgets everything that is not committed. The new producer decides the open transaction,
-    /// and every task reads from the log what became of it.
-    fn recover(&mut self) {
-        self.metrics.transactions_replaced.increment(1);
-        self.outbox.clear();
-        self.producer.retire();
-        self.replacement = Replacement::Error;
-        let running = self.tasks.in_life(|life| matches!(life, Life::Running));
-        self.tasks.restart_all();
-        self.paused.clear();
-        for partition in running {
-            if partition.topic == Topic::Bases {
-                self.views
-                    .serve(partition.number, crate::state::view::Served::Restoring);
-            }
-            if let Err(error) = self.consumer.pause(partition) {
-                // Its records are dropped until the task runs again.
-                tracing::debug!(%error, "pause while recovering");
-            }
-        }
-    }
-
-    fn set_aside(&mut self, path: &std::path::Path, reason: &str) -> Result<(), Stopped> {
-        let ingest = self
-            .tasks
-            .ingest
-            .values()
-            .find(|task| task.store.path() == path);
-        let settle = self
-            .tasks
-            .settle
-            .values()
-            .find(|task| task.store.path() == path);
-        let partition = ingest
-            .map(super::ingest::Task::partition)
-            .or_else(|| settle.map(super::settle::Task::partition));
-        if let Some(partition) = partition {
-            self.tasks.drop_state(partition, &mut self.desk);
-        }
-        file::set_aside(path, reason)
-            .map_err(|error| Failure::from(error).stop(Cause::StateDirectory))
-    }
-
     /// Leaves in order: the last transaction is committed, state becomes durable. The static
     /// member does not leave its group, so that a restart finds its partitions waiting.
     fn shut_down(mut self) -> Result<(), Stopped> {
         let partitions: Vec<Partition> = self.tasks.lives.keys().copied().collect();
         for partition in partitions {
             if let Err(failure) = self.close(partition) {
-                match failure.todo() {
-                    Todo::Stop(cause) => return Err(failure.stop(cause)),
-                    _ => tracing::warn!(%failure, "closing a task"),
+                if let Todo::Stop(cause) = failure.todo() {
+                    return Err(failure.stop(cause));
                 }
+                tracing::warn!(%failure, "closing a task");
             }
         }
         Ok(())
-    }
-
-    /// Tells others how things stand.
-    fn report(&self) {
-        self.status
-            .turn(u64::try_from(clock::now().as_millis()).unwrap_or(u64::MAX));
-        let ends = self
-            .stable_ends
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let mut tasks = BTreeMap::new();
-        for (partition, life) in &self.tasks.lives {
-            let number = partition.number;
-            let (kind, position, waiting) = match partition.topic {
-                Topic::Source => {
-                    let task = self.tasks.ingest.get(&number);
-                    (
-                        Kind::Ingest,
-                        task.map(|task| task.store.positions().source),
-                        false,
-                    )
-                }
-                _ => {
-                    let task = self.tasks.settle.get(&number);
-                    let position = task.map(|task| task.store.positions().source);
-                    (
-                        Kind::Settle,
-                        position,
-                        task.is_some_and(super::settle::Task::is_waiting),
-                    )
-                }
-            };
-            let phase = match life {
-                Life::New => Phase::Restoring { remaining: 0 },
-                Life::Restoring(_) => Phase::Restoring {
-                    remaining: self.remaining(*partition),
-                },
-                Life::Running if waiting => Phase::WaitingForRule,
-                Life::Running => Phase::Running,
-            };
-            let position = position.unwrap_or(-1);
-            let lag = ends
-                .get(partition)
-                .map(|end| (end - position.max(0)).max(0));
-            tasks.insert(
-                (kind, number),
-                status::Task {
-                    phase,
-                    position,
-                    lag,
-                },
-            );
-        }
-        drop(ends);
-        if self.producer.is_trusted() && !self.tasks.is_restoring() {
-            self.status.set_connected(true);
-        }
-        self.status.set_tasks(tasks);
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, anyhow, ensure};
 
 /// Names a directory of jars to use instead of those that `./dev jars` provides.
-pub const JARS_VARIABLE: &str = "SETTLE_KAFKA_JARS";
+pub const JARS_VARIABLE: &str = "CHAOS_KAFKA_JARS";
 
 static DIRECTORY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
 

@@ -17,7 +17,7 @@ use crate::cluster::process::{self, Process};
 use crate::cluster::wait;
 
 /// Names the directory of `initdb` and `postgres` where it is none of the usual ones.
-pub const BINARIES_VARIABLE: &str = "SETTLE_POSTGRES_BIN";
+pub const BINARIES_VARIABLE: &str = "CHAOS_POSTGRES_BIN";
 
 const USER: &str = "settle";
 const START_LIMIT: Duration = Duration::from_secs(60);

@@ -295,11 +295,12 @@ fn invalid(name: &str, what: &str) -> DeadLetter {
 }
 
 fn string<'a>(name: &str, raw: &'a str) -> Result<Cow<'a, str>, DeadLetter> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
     if !raw.starts_with('"') {
         return Err(invalid(name, "is not a string"));
     }
-    #[derive(Deserialize)]
-    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
     // A lone surrogate is JSON by its grammar, but no text.
     serde_json::from_str::<Text>(raw)
         .map(|text| text.0)

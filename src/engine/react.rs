@@ -1,0 +1,113 @@
+//! What a worker does about a failure.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::broker::Topic;
+use crate::broker::classify::{self, Stop};
+use crate::clock;
+use crate::engine::failure::{Cause, Failure, Stopped, Todo};
+use crate::engine::ingest;
+use crate::engine::settle;
+use crate::engine::tasks::Life;
+use crate::engine::worker::Worker;
+use crate::metrics::Replacement;
+use crate::state::view::Served;
+use crate::state::{self, file};
+
+/// Pause after a failure that only time can cure.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// Two fencings within this time mean that another process lives with our identity.
+const DUEL: Duration = Duration::from_secs(60);
+
+impl Worker {
+    /// The one place that obeys failures.
+    pub(super) fn react(&mut self, failure: &Failure) -> Result<(), Stopped> {
+        self.status.set_problem(failure.to_string());
+        match failure.todo() {
+            Todo::Wait => {
+                self.status.set_connected(false);
+                tracing::warn!(worker = self.number, %failure, "waiting");
+                std::thread::sleep(RETRY_PAUSE);
+            }
+            Todo::Recover { fenced } => {
+                tracing::warn!(worker = self.number, %failure, "taking up again from the log");
+                if fenced {
+                    self.fenced()?;
+                }
+                self.recover();
+            }
+            Todo::Rebuild => {
+                if let Failure::State(state::Error::Damaged { path, reason }) = failure {
+                    self.set_aside(path, reason)?;
+                }
+                self.recover();
+            }
+            Todo::Stop(cause) => {
+                tracing::error!(worker = self.number, %failure, "stopping");
+                return Err(failure.stop(cause));
+            }
+        }
+        Ok(())
+    }
+
+    /// One fencing is weather: a late request, or a transaction that timed out. Two are a duel.
+    fn fenced(&mut self) -> Result<(), Stopped> {
+        let now = clock::now();
+        let before = self.fenced_at.replace(now);
+        if before.is_some_and(|before| now.saturating_sub(before) < DUEL) {
+            let message = "another live process uses this kafka.instance_id: its producer has \
+                           fenced this one twice within a minute; give every live instance its own";
+            let error = classify::Error::new(
+                "keep the transactional id",
+                message,
+                classify::Reaction::Stop(Stop::Failed),
+            );
+            return Err(Failure::from(error).stop(Cause::Failed));
+        }
+        Ok(())
+    }
+
+    /// Forgets everything that is not committed. The new producer decides the open transaction,
+    /// and every task reads from the log what became of it.
+    fn recover(&mut self) {
+        self.metrics.transactions_replaced.increment(1);
+        self.outbox.clear();
+        self.producer.retire();
+        self.replacement = Replacement::Error;
+        let running = self.tasks.in_life(|life| matches!(life, Life::Running));
+        self.tasks.restart_all();
+        self.paused.clear();
+        for partition in running {
+            if partition.topic == Topic::Bases {
+                self.views.serve(partition.number, Served::Restoring);
+            }
+            if let Err(error) = self.consumer.pause(partition) {
+                // Its records are dropped until the task runs again.
+                tracing::debug!(%error, "pause while recovering");
+            }
+        }
+    }
+
+    fn set_aside(&mut self, path: &Path, reason: &str) -> Result<(), Stopped> {
+        let ingest = self
+            .tasks
+            .ingest
+            .values()
+            .find(|task| task.store.path() == path);
+        let settle = self
+            .tasks
+            .settle
+            .values()
+            .find(|task| task.store.path() == path);
+        let partition = ingest
+            .map(ingest::Task::partition)
+            .or_else(|| settle.map(settle::Task::partition));
+        if let Some(partition) = partition {
+            self.tasks.drop_state(partition, &mut self.desk);
+        }
+        file::set_aside(path, reason)
+            .map_err(|error| Failure::from(error).stop(Cause::StateDirectory))
+    }
+}
