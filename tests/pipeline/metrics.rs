@@ -50,7 +50,7 @@ pub fn read(instance: &Instance) -> Scrape {
     assert_eq!(answer.status, 200);
     let mut typed = BTreeSet::new();
     let mut samples = Vec::new();
-    for line in answer.text.lines() {
+    for line in answer.text.lines().filter(|line| !line.is_empty()) {
         if let Some(comment) = line.strip_prefix("# ") {
             let words: Vec<&str> = comment.splitn(3, ' ').collect();
             assert!(

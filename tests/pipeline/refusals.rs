@@ -197,13 +197,7 @@ fn group_offsets_set_elsewhere_do_not_move_it_and_are_repaired() {
 #[test]
 fn deleted_group_offsets_do_not_move_it_and_are_repaired() {
     let mut line = Line::new("forgotten");
-    let quick = line.options(0).set("kafka.properties", {
-        let mut table = toml::Table::new();
-        table.insert("session.timeout.ms".to_owned(), "2000".into());
-        table
-    });
-    line.launch(quick);
-    line.wait_ready();
+    line.start(1);
     line.send(day(74, 1000));
     line.prove();
     line.terminate(0);

@@ -3,13 +3,20 @@
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
-use crate::line::{Line, count, day};
+use chaos::cluster::wait;
+
+use crate::line::{LIMIT, Line, count, day, plain};
 
 const SEED: u64 = 41;
 const THIRD: usize = 1500;
 /// Payments of the first third that come again after the restart, as they were.
 const REPEATED: usize = 300;
+/// So many payments take longer to read again than the service takes to stop.
+const WINDOW: u64 = 40_000;
+const ENDS: usize = 4;
 
 /// A day in three parts; before the last, `harm` is done to the state directory of the stopped instance.
 struct Trial {
@@ -167,4 +174,31 @@ fn state_files_with_flipped_bytes_give_no_wrong_total_and_no_wrong_outcome() {
     }
     trial.last_third();
     assert!(trial.line.log(0).contains("damaged"));
+}
+
+#[test]
+fn an_end_while_the_duplicate_window_is_read_again_lets_the_next_start_read_it_anew() {
+    let seed = fastrand::u64(..);
+    eprintln!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut line = Line::new("window");
+    line.start(1);
+    line.send(plain(SEED, WINDOW));
+    line.settle();
+    line.terminate(0);
+    fs::remove_dir_all(line.instances[0].options().state_directory()).unwrap();
+    for round in 1..=ENDS {
+        line.instances[0].restart().unwrap();
+        wait::until("the window being read", LIMIT, || {
+            let begun = line.log(0).matches("for the duplicate window").count() >= round;
+            Ok(begun.then_some(()))
+        })
+        .unwrap();
+        thread::sleep(Duration::from_millis(rng.u64(..150)));
+        line.terminate(0);
+    }
+    line.restart(0);
+    line.send(plain(SEED, WINDOW).take(REPEATED));
+    let proof = line.prove();
+    assert_eq!(count(&proof, "DUPLICATE"), REPEATED as u64);
 }
