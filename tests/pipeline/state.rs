@@ -187,11 +187,12 @@ fn an_end_while_the_duplicate_window_is_read_again_lets_the_next_start_read_it_a
     line.settle();
     line.terminate(0);
     fs::remove_dir_all(line.instances[0].options().state_directory()).unwrap();
-    for round in 1..=ENDS {
+    let begun = |line: &Line| line.log(0).matches("for the duplicate window").count();
+    for _ in 0..ENDS {
+        let before = begun(&line);
         line.instances[0].restart().unwrap();
         wait::until("the window being read", LIMIT, || {
-            let begun = line.log(0).matches("for the duplicate window").count() >= round;
-            Ok(begun.then_some(()))
+            Ok((begun(&line) > before).then_some(()))
         })
         .unwrap();
         thread::sleep(Duration::from_millis(rng.u64(..150)));
