@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::broker::client::Settings;
 use crate::broker::feeder::feed;
 use crate::broker::monitor::{self, StableEnds, Watch};
-use crate::broker::{Names, Partition, Topic};
+use crate::broker::{Partition, Topic};
 use crate::clock;
 use crate::config::{self, Config};
 use crate::domain::classify::Exclude;
@@ -122,7 +122,8 @@ fn run_parts(
     runtime: &tokio::runtime::Handle,
     stop: &Arc<AtomicBool>,
 ) -> Result<(), Error> {
-    let settings = settings(config, topics);
+    let mut settings = Settings::new(config);
+    settings.batch_bytes_max = topics.batch_bytes_max;
     let resolver = resolver(config, runtime)?;
     let views = Views::default();
     let status = Status::new(config.pipeline.workers);
@@ -240,23 +241,7 @@ fn serve(
 }
 
 fn start_sink(settings: &Settings, postgres: &config::Postgres) -> Result<sink::Handle, Error> {
-    let name = |topic| settings.topics.of(topic).to_owned();
-    let options = sink::Options {
-        bootstrap: settings.bootstrap_servers.clone(),
-        properties: settings.properties.clone(),
-        application_id: settings.application_id.clone(),
-        instance_id: settings.instance_id.clone(),
-        topics: sink::Topics {
-            source: name(Topic::Source),
-            rules: name(Topic::Rules),
-            settlements: name(Topic::Settlements),
-            statistics: name(Topic::Statistics),
-            exclusions: name(Topic::Exclusions),
-            dead_letter: name(Topic::DeadLetter),
-        },
-        url: postgres.url.expose().to_owned(),
-    };
-    Ok(sink::spawn(&options)?)
+    Ok(sink::spawn(settings.clone(), postgres.url.expose())?)
 }
 
 fn sink_probe(status: &Arc<sink::status::Status>) -> Probe<http::Sink> {
@@ -347,33 +332,6 @@ fn watched_partitions(status: &Status) -> Vec<Partition> {
         Kind::Settle => Partition::new(Topic::Bases, number),
     };
     tasks.map(partition).collect()
-}
-
-fn settings(config: &Config, existing: topics::Partitions) -> Settings {
-    let topics = &config.topics;
-    let names = [
-        &topics.source,
-        &topics.bases,
-        &topics.rules,
-        &topics.settlements,
-        &topics.statistics,
-        &topics.exclusions,
-        &topics.dead_letter,
-        &topics.changelog,
-        &topics.ingest_changelog,
-    ];
-    let properties = config.kafka.properties.iter();
-    Settings {
-        bootstrap_servers: config.kafka.bootstrap_servers.clone(),
-        application_id: config.kafka.application_id.clone(),
-        instance_id: config.kafka.instance_id.clone(),
-        advertise: config.http.advertise.clone(),
-        properties: properties
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect(),
-        topics: Names::new(names.map(Clone::clone)),
-        batch_bytes_max: existing.batch_bytes_max,
-    }
 }
 
 fn fixed(config: &Config, topics: topics::Partitions, settings: &Settings, worker: usize) -> Fixed {

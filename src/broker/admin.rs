@@ -17,6 +17,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 
+use crate::broker::client;
 use crate::config::Config;
 use crate::exit::Exit;
 
@@ -146,11 +147,11 @@ impl Error {
 
 impl Admin {
     /// Makes the client; nothing is sent yet. Not to be called on a thread of an asynchronous runtime.
-    pub fn new(config: &Config) -> Result<Admin, Error> {
-        let settings = client_config(config);
+    pub fn new(settings: &client::Settings) -> Result<Admin, Error> {
+        let config = settings.admin();
         let failed = |error: KafkaError| Error::Client(error.to_string());
-        let client = settings.create().map_err(failed)?;
-        let probe = settings
+        let client = config.create().map_err(failed)?;
+        let probe = config
             .create_with_context(Watch::default())
             .map_err(failed)?;
         let runtime = tokio::runtime::Builder::new_current_thread().build();
@@ -159,7 +160,7 @@ impl Admin {
             client,
             probe,
             runtime,
-            servers: config.kafka.bootstrap_servers.clone(),
+            servers: settings.bootstrap_servers.clone(),
         })
     }
 
@@ -389,16 +390,6 @@ fn new_topic(wanted: &Wanted) -> NewTopic<'_> {
         .settings
         .iter()
         .fold(topic, |topic, (name, value)| topic.set(name, value))
-}
-
-fn client_config(config: &Config) -> ClientConfig {
-    let mut client = ClientConfig::new();
-    for (name, value) in config.kafka.properties.iter() {
-        client.set(name, value);
-    }
-    client.set("bootstrap.servers", &config.kafka.bootstrap_servers);
-    client.set("client.id", format!("{}-admin", config.kafka.instance_id));
-    client
 }
 
 /// Properties of the configuration that librdkafka does not take, with its reason.

@@ -26,6 +26,9 @@ pub enum Reaction {
     Recover,
     /// As [`Reaction::Recover`]; another producer with our transactional id may be alive.
     Fenced,
+    /// The group has replaced this static member, and the client is of no use any more: find out
+    /// by whom, and join again unless it was another process.
+    Rejoin,
     /// A person must act.
     Stop(Stop),
 }
@@ -97,9 +100,8 @@ pub(super) fn poll(error: &KafkaError) -> Option<Error> {
     match code {
         Some(Code::FencedInstanceId) => Some(Error::new(
             "stay in the consumer group",
-            "another process has joined with the same kafka.instance_id; give every live \
-             instance its own",
-            Reaction::Stop(Stop::Failed),
+            "the group has replaced this member",
+            Reaction::Rejoin,
         )),
         Some(code) if is_refusal(code) => Some(Error::new(
             "read from the broker",
@@ -191,6 +193,6 @@ mod tests {
             .is_none()
         );
         let fenced = KafkaError::MessageConsumptionFatal(Code::FencedInstanceId);
-        assert!(poll(&fenced).is_some_and(|error| error.detail.contains("instance_id")));
+        assert!(poll(&fenced).is_some_and(|error| error.reaction == Reaction::Rejoin));
     }
 }

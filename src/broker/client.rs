@@ -2,19 +2,57 @@
 //! guarantees rest on.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::broker::{Names, Partition};
+use crate::broker::{Names, Partition, Topic};
+use crate::clock;
+use crate::config::Config;
 
 /// Longest wait for one call to the broker. Longer than `socket.timeout.ms`, so that a call
 /// survives one broken connection.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Tells this process from any other that has, or had, the same `kafka.instance_id`.
+static PROCESS: LazyLock<String> =
+    LazyLock::new(|| format!("{:x}-{:x}", std::process::id(), clock::wall_millis()));
+
+/// The sink's place in a client id, where workers have their number.
+pub const SINK_ROLE: &str = "sink";
+
+/// Who a member of a group is, by its client id.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Identity<'a> {
+    pub(super) instance: &'a str,
+    /// Number of the worker, or [`SINK_ROLE`].
+    pub(super) role: &'a str,
+    process: &'a str,
+    /// Where its instance answers HTTP.
+    pub(super) address: &'a str,
+}
+
+impl<'a> Identity<'a> {
+    pub(super) fn parse(client_id: &'a str) -> Option<Self> {
+        let mut parts = client_id.splitn(5, '|').skip(1);
+        Some(Self {
+            instance: parts.next()?,
+            role: parts.next()?,
+            process: parts.next()?,
+            address: parts.next()?,
+        })
+    }
+
+    pub(super) fn is_this_process(&self) -> bool {
+        self.process == *PROCESS
+    }
+}
 
 /// What every client is made from.
 #[derive(Clone)]
@@ -27,7 +65,7 @@ pub struct Settings {
     /// librdkafka properties of the operator.
     pub properties: BTreeMap<String, String>,
     pub topics: Names,
-    /// No batch of records may be larger: the topics refuse it.
+    /// No batch of records may be larger: the topics refuse it. No bound until they are known.
     pub batch_bytes_max: usize,
 }
 
@@ -40,8 +78,25 @@ const BATCH_OVERHEAD_BYTES: usize = 512;
 /// Properties that belong to one kind of client only.
 const CONSUMER_ONLY: [&str; 1] = ["session.timeout.ms"];
 const PRODUCER_ONLY: [&str; 1] = ["transaction.timeout.ms"];
+const MEMBER_OR_TRANSACTION_ONLY: [&str; 2] = ["session.timeout.ms", "transaction.timeout.ms"];
 
 impl Settings {
+    pub fn new(config: &Config) -> Self {
+        let names = Topic::ALL.map(|topic| topic.name_in(&config.topics).to_owned());
+        let properties = config.kafka.properties.iter();
+        Self {
+            bootstrap_servers: config.kafka.bootstrap_servers.clone(),
+            application_id: config.kafka.application_id.clone(),
+            instance_id: config.kafka.instance_id.clone(),
+            advertise: config.http.advertise.clone(),
+            properties: properties
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            topics: Names::new(names),
+            batch_bytes_max: usize::MAX,
+        }
+    }
+
     fn base(&self, client_id: String, left_out: &[&str]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
@@ -61,20 +116,22 @@ impl Settings {
         config
     }
 
-    /// `settle|<instance>|<worker>|<advertised address>`: the group's description hands it to
-    /// whoever looks for the owner of a partition.
-    fn member_client_id(&self, worker: usize) -> String {
-        format!("settle|{}|{worker}|{}", self.instance_id, self.advertise)
+    /// `settle|<instance>|<role>|<process>|<advertised address>`: the group's description hands it
+    /// to whoever looks for the owner of a partition.
+    fn member_client_id(&self, role: &str) -> String {
+        let (instance, address) = (&self.instance_id, &self.advertise);
+        format!("settle|{instance}|{role}|{}|{address}", *PROCESS)
     }
 
-    /// Transactional id and advertised address of the member with this client id.
-    pub(super) fn member_of<'a>(&self, client_id: &'a str) -> Option<(String, &'a str)> {
-        let mut parts = client_id.splitn(4, '|').skip(1);
-        let (instance, worker, address) = (parts.next()?, parts.next()?, parts.next()?);
-        Some((
-            format!("{}-{instance}-{worker}", self.application_id),
-            address,
-        ))
+    /// Transactional id of the worker with this identity.
+    pub(super) fn transactional_id_of(&self, identity: &Identity) -> String {
+        let Identity { instance, role, .. } = identity;
+        format!("{}:{instance}-{role}", self.application_id)
+    }
+
+    /// The group of the sink.
+    pub fn sink_group(&self) -> String {
+        format!("{}-sink", self.application_id)
     }
 
     /// The static identity of a worker, the same after a restart.
@@ -83,14 +140,16 @@ impl Settings {
     }
 
     pub fn transactional_id(&self, worker: usize) -> String {
-        format!("{}-{}", self.application_id, self.worker_id(worker))
+        // Neither part may hold a colon, so no two applications can meet in one id.
+        format!("{}:{}", self.application_id, self.worker_id(worker))
     }
 
-    pub(super) fn member(&self, worker: usize) -> ClientConfig {
-        let mut config = self.base(self.member_client_id(worker), &PRODUCER_ONLY);
+    /// A static member of a group, that reads what is committed from positions its owner names.
+    fn group_member(&self, client_id: String, group: &str, instance: String) -> ClientConfig {
+        let mut config = self.base(client_id, &PRODUCER_ONLY);
         config
-            .set("group.id", &self.application_id)
-            .set("group.instance.id", self.worker_id(worker))
+            .set("group.id", group)
+            .set("group.instance.id", instance)
             .set("group.protocol", "classic")
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("isolation.level", "read_committed")
@@ -101,6 +160,12 @@ impl Settings {
             .set("fetch.wait.max.ms", "100")
             .set("fetch.queue.backoff.ms", "20");
         set_unless_given(&mut config, &self.properties, "session.timeout.ms", "6000");
+        config
+    }
+
+    pub(super) fn member(&self, worker: usize) -> ClientConfig {
+        let client_id = self.member_client_id(&worker.to_string());
+        let mut config = self.group_member(client_id, &self.application_id, self.worker_id(worker));
         set_unless_given(
             &mut config,
             &self.properties,
@@ -114,6 +179,24 @@ impl Settings {
             "50000",
         );
         config
+    }
+
+    /// The sink's member of a group of its own.
+    pub(super) fn sink_member(&self) -> ClientConfig {
+        let client_id = self.member_client_id(SINK_ROLE);
+        let group = self.sink_group();
+        let mut config = self.group_member(client_id, &group, self.instance_id.clone());
+        config
+            .set("queued.max.messages.kbytes", "16384")
+            // Stable ends of the partitions are read off the statistics.
+            .set("statistics.interval.ms", "1000");
+        config
+    }
+
+    /// Describes and creates topics.
+    pub(super) fn admin(&self) -> ClientConfig {
+        let client_id = format!("settle|{}|admin", self.instance_id);
+        self.base(client_id, &MEMBER_OR_TRANSACTION_ONLY)
     }
 
     pub(super) fn producer(&self, worker: usize) -> ClientConfig {
@@ -165,8 +248,7 @@ impl Settings {
     /// An idempotent producer without transactions.
     pub(super) fn feeder(&self) -> ClientConfig {
         let client_id = format!("settle|{}|generator", self.instance_id);
-        let mut config = self.base(client_id, &CONSUMER_ONLY);
-        config.remove("transaction.timeout.ms");
+        let mut config = self.base(client_id, &MEMBER_OR_TRANSACTION_ONLY);
         config
             .set("enable.idempotence", "true")
             .set("linger.ms", "20");
@@ -215,6 +297,8 @@ impl ClientContext for Quiet {
         tracing::debug!(target: "settle::kafka", %error, reason, "client error");
     }
 }
+
+impl ConsumerContext for Quiet {}
 
 /// Logs a line of the client library. Connection trouble is weather to the library's user.
 pub(super) fn log(level: i32, facility: &str, message: &str) {

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
@@ -17,30 +17,10 @@ use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
-const STATISTICS_INTERVAL_MS: &str = "1000";
+use crate::broker::client::{Settings, log};
+use crate::broker::{Names, Partition, Topic};
+
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What a [`Member`] is made of.
-#[derive(Debug, Clone)]
-pub struct Options {
-    pub bootstrap: String,
-    /// Further librdkafka properties; those that the guarantees rest on are set over them.
-    pub properties: BTreeMap<String, String>,
-    pub group: String,
-    /// The same again after a restart: partitions come back at once (static membership).
-    pub instance: String,
-    pub client: String,
-    pub topics: Vec<String>,
-    /// Bound of what is fetched ahead, KiB.
-    pub fetch_ahead_kib: u32,
-}
-
-/// A partition of one of the topics, by the topic's place in [`Options::topics`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Partition {
-    pub topic: usize,
-    pub number: i32,
-}
 
 /// The group gave partitions or took them away.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +45,9 @@ pub enum Error {
     /// A started partition's position is outside its log: look at the bounds and start again.
     #[error("position outside of the log: {0}")]
     OutOfRange(String),
+    /// The group has replaced this static member: find out by whom.
+    #[error("the group has replaced this member")]
+    Replaced,
     /// The consumer is over.
     #[error("{0}")]
     Fatal(String),
@@ -73,7 +56,10 @@ pub enum Error {
 impl From<KafkaError> for Error {
     fn from(error: KafkaError) -> Self {
         match &error {
-            KafkaError::MessageConsumptionFatal(code) => Self::Fatal(fatal(*code)),
+            KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::FencedInstanceId) => {
+                Self::Replaced
+            }
+            KafkaError::MessageConsumptionFatal(code) => Self::Fatal(code.to_string()),
             KafkaError::MessageConsumption(
                 RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
             ) => Self::OutOfRange(error.to_string()),
@@ -82,14 +68,6 @@ impl From<KafkaError> for Error {
             }
             _ => Self::Weather(error.to_string()),
         }
-    }
-}
-
-fn fatal(code: RDKafkaErrorCode) -> String {
-    if code == RDKafkaErrorCode::FencedInstanceId {
-        "another live instance has taken over the same kafka.instance_id".to_owned()
-    } else {
-        code.to_string()
     }
 }
 
@@ -126,15 +104,15 @@ impl Record<'_> {
 }
 
 struct Context {
-    topics: Vec<String>,
+    names: Names,
     changes: Mutex<Vec<Change>>,
     ends: Mutex<BTreeMap<Partition, i64>>,
 }
 
 impl Context {
     fn partition(&self, topic: &str, number: i32) -> Option<Partition> {
-        let topic = self.topics.iter().position(|name| name == topic)?;
-        Some(Partition { topic, number })
+        let topic = self.names.role(topic)?;
+        Some(Partition::new(topic, number))
     }
 
     fn partitions(&self, list: &TopicPartitionList) -> Vec<Partition> {
@@ -164,8 +142,12 @@ impl ClientContext for Context {
         }
     }
 
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level as i32, facility, message);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "Kafka client");
+        tracing::debug!(target: "settle::kafka", %error, reason, "client error");
     }
 }
 
@@ -216,16 +198,18 @@ pub struct Member {
 }
 
 impl Member {
-    /// Joins the group in the background; partitions arrive through [`Member::changes`].
-    pub fn open(options: &Options) -> Result<Self, Error> {
+    /// Joins the group of the sink in the background; partitions of these topics arrive through
+    /// [`Member::changes`].
+    pub fn open(settings: &Settings, topics: &[Topic]) -> Result<Self, Error> {
+        let names = &settings.topics;
         let context = Context {
-            topics: options.topics.clone(),
+            names: names.clone(),
             changes: Mutex::default(),
             ends: Mutex::default(),
         };
         let consumer: BaseConsumer<Context> =
-            configuration(options).create_with_context(context)?;
-        let topics: Vec<&str> = options.topics.iter().map(String::as_str).collect();
+            settings.sink_member().create_with_context(context)?;
+        let topics: Vec<&str> = topics.iter().map(|topic| names.of(*topic)).collect();
         consumer.subscribe(&topics)?;
         Ok(Self {
             consumer,
@@ -318,7 +302,7 @@ impl Member {
     }
 
     pub fn topic(&self, partition: Partition) -> &str {
-        &self.consumer.context().topics[partition.topic]
+        self.consumer.context().names.of(partition.topic)
     }
 
     fn list(
@@ -331,38 +315,6 @@ impl Member {
         }
         Ok(list)
     }
-}
-
-fn configuration(options: &Options) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config
-        .set("session.timeout.ms", "6000")
-        .set("heartbeat.interval.ms", "2000")
-        .set("reconnect.backoff.max.ms", "1000");
-    for (name, value) in &options.properties {
-        config.set(name, value);
-    }
-    config
-        .set("bootstrap.servers", &options.bootstrap)
-        .set("client.id", &options.client)
-        .set("group.id", &options.group)
-        .set("group.instance.id", &options.instance)
-        .set("group.protocol", "classic")
-        .set("partition.assignment.strategy", "cooperative-sticky")
-        .set("isolation.level", "read_committed")
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "error")
-        .set("enable.partition.eof", "false")
-        .set("fetch.wait.max.ms", "100")
-        .set("fetch.queue.backoff.ms", "20")
-        .set(
-            "queued.max.messages.kbytes",
-            options.fetch_ahead_kib.to_string(),
-        )
-        .set("statistics.interval.ms", STATISTICS_INTERVAL_MS)
-        .set_log_level(RDKafkaLogLevel::Warning);
-    config
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -14,6 +14,8 @@ pub mod reader;
 
 use std::sync::Arc;
 
+use crate::config::Topics;
+
 /// The topics of the service, by their role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Topic {
@@ -40,6 +42,20 @@ impl Topic {
         Self::Changelog,
         Self::IngestChangelog,
     ];
+
+    pub fn name_in(self, topics: &Topics) -> &str {
+        match self {
+            Self::Source => &topics.source,
+            Self::Bases => &topics.bases,
+            Self::Rules => &topics.rules,
+            Self::Settlements => &topics.settlements,
+            Self::Statistics => &topics.statistics,
+            Self::Exclusions => &topics.exclusions,
+            Self::DeadLetter => &topics.dead_letter,
+            Self::Changelog => &topics.changelog,
+            Self::IngestChangelog => &topics.ingest_changelog,
+        }
+    }
 }
 
 /// The configured name of each topic. Cheap to clone.

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _, DefaultConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::groups::GroupInfo;
 
 use crate::broker::classify::{self, Error, Reaction, Stop};
-use crate::broker::client::{CALL_TIMEOUT, Settings};
+use crate::broker::client::{CALL_TIMEOUT, Identity, Quiet, Settings};
 use crate::broker::{Partition, Topic};
 use crate::clock;
 
@@ -45,9 +45,9 @@ pub fn spawn(
     stop: Arc<AtomicBool>,
 ) -> Result<JoinHandle<()>, Error> {
     let failed = |error| Error::new("create the monitor", error, Reaction::Stop(Stop::Failed));
-    let client: BaseConsumer<DefaultConsumerContext> = settings
+    let client: BaseConsumer<Quiet> = settings
         .reader("monitor", "read_committed")
-        .create()
+        .create_with_context(Quiet)
         .map_err(failed)?;
     let settings = settings.clone();
     Ok(thread::spawn(move || {
@@ -85,7 +85,7 @@ pub fn spawn(
 
 /// Owners of the bases partitions, and the transactional ids of all members.
 fn describe(
-    client: &BaseConsumer<DefaultConsumerContext>,
+    client: &BaseConsumer<Quiet>,
     settings: &Settings,
 ) -> Result<(BTreeMap<i32, String>, BTreeSet<String>), Error> {
     let list = client
@@ -94,16 +94,34 @@ fn describe(
     let bases = settings.topics.of(Topic::Bases);
     let (mut owners, mut ids) = (BTreeMap::new(), BTreeSet::new());
     for member in list.groups().iter().flat_map(GroupInfo::members) {
-        let Some((id, address)) = settings.member_of(member.client_id()) else {
+        let Some(identity) = Identity::parse(member.client_id()) else {
             continue;
         };
-        ids.insert(id);
+        ids.insert(settings.transactional_id_of(&identity));
         let assignment = member.assignment().unwrap_or_default();
         for partition in assigned(assignment, bases).unwrap_or_default() {
-            owners.insert(partition, address.to_owned());
+            owners.insert(partition, identity.address.to_owned());
         }
     }
     Ok((owners, ids))
+}
+
+/// Whether another process is the member of `group` that this process has been in `role`. Asked
+/// when the group has replaced our member: a request to join that was repeated while the broker did
+/// not answer replaces its own sender, and that is no duel.
+pub fn is_replaced_by_another(settings: &Settings, group: &str, role: &str) -> Result<bool, Error> {
+    let failed = |error| Error::new("create a client", error, Reaction::Stop(Stop::Failed));
+    let config = settings.reader("identity", "read_committed");
+    let client: BaseConsumer<Quiet> = config.create_with_context(Quiet).map_err(failed)?;
+    let list = client
+        .fetch_group_list(Some(group), CALL_TIMEOUT)
+        .map_err(|error| classify::call("describe the consumer group", &error))?;
+    let members = list.groups().iter().flat_map(|group| group.members());
+    let mut identities = members.filter_map(|member| Identity::parse(member.client_id()));
+    Ok(identities.any(|identity| {
+        let is_ours = identity.instance == settings.instance_id && identity.role == role;
+        is_ours && !identity.is_this_process()
+    }))
 }
 
 /// Partitions of `topic` in a member's assignment as the consumer protocol encodes it: version,

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _, DefaultConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::Offset;
 
 use crate::broker::classify::{self, Error, Reaction, Stop};
-use crate::broker::client::{CALL_TIMEOUT, Settings, list};
+use crate::broker::client::{CALL_TIMEOUT, Quiet, Settings, list};
 use crate::broker::{Bounds, Names, Partition, Record};
 use crate::clock;
 
@@ -18,9 +18,9 @@ const PEEK_TIMEOUT: Duration = Duration::from_millis(500);
 const PEEK_WAIT: Duration = Duration::from_millis(20);
 
 pub struct Reader {
-    client: BaseConsumer<DefaultConsumerContext>,
+    client: BaseConsumer<Quiet>,
     /// Sees records of undecided transactions: knows where a log really ends.
-    watermarks: BaseConsumer<DefaultConsumerContext>,
+    watermarks: BaseConsumer<Quiet>,
     names: Names,
     /// Where each partition was started.
     started: BTreeMap<Partition, i64>,
@@ -49,7 +49,7 @@ impl Reader {
         let failed = |error| Error::new("create a log reader", error, Reaction::Stop(Stop::Failed));
         let create = |name: &str, isolation: &str| {
             let config = settings.reader(&format!("{name}-{worker}"), isolation);
-            config.create().map_err(failed)
+            config.create_with_context(Quiet).map_err(failed)
         };
         Ok(Self {
             client: create("reader", "read_committed")?,

@@ -57,6 +57,8 @@ pub enum Todo {
     Recover {
         fenced: bool,
     },
+    /// The consumer is over: join the group again, unless another process has our place.
+    Rejoin,
     /// Set the damaged file aside and rebuild its task, with all others.
     Rebuild,
     Stop(Cause),
@@ -69,6 +71,7 @@ impl Failure {
                 Reaction::Wait => Todo::Wait,
                 Reaction::Recover => Todo::Recover { fenced: false },
                 Reaction::Fenced => Todo::Recover { fenced: true },
+                Reaction::Rejoin => Todo::Rejoin,
                 Reaction::Stop(Stop::Failed) => Todo::Stop(Cause::Failed),
                 Reaction::Stop(Stop::Broken) => Todo::Stop(Cause::PromiseBroken),
                 Reaction::Stop(Stop::NotAllowed) => Todo::Stop(Cause::NotAllowed),

@@ -27,6 +27,12 @@ impl FormerWriters {
         }
     }
 
+    /// When the group last answered; process clock.
+    pub fn members_asked_at(&self) -> Option<Duration> {
+        let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        members.asked_at
+    }
+
     /// A partition was taken over whose last writer was `transactional_id`.
     pub fn add(&mut self, transactional_id: String) {
         self.waiting.insert(transactional_id, clock::now());

@@ -1,10 +1,13 @@
 //! What a worker does about a failure.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::broker::Topic;
 use crate::broker::classify::{self, Stop};
+use crate::broker::consumer::Consumer;
+use crate::broker::monitor::is_replaced_by_another;
 use crate::clock;
 use crate::engine::failure::{Cause, Failure, Stopped, Todo};
 use crate::engine::ingest;
@@ -27,7 +30,6 @@ impl Worker {
         self.status.set_problem(failure.to_string());
         match failure.todo() {
             Todo::Wait => {
-                self.status.set_connected(false);
                 tracing::warn!(worker = self.number, %failure, "waiting");
                 std::thread::sleep(RETRY_PAUSE);
             }
@@ -37,6 +39,10 @@ impl Worker {
                     self.fenced()?;
                 }
                 self.recover();
+            }
+            Todo::Rejoin => {
+                tracing::warn!(worker = self.number, %failure, "joining the group again");
+                self.rejoin()?;
             }
             Todo::Rebuild => {
                 if let Failure::State(state::Error::Damaged { path, reason }) = failure {
@@ -66,6 +72,41 @@ impl Worker {
             );
             return Err(Failure::from(error).stop(Cause::Failed));
         }
+        Ok(())
+    }
+
+    /// Gives every task up and joins the group with a new client, unless another live process has
+    /// taken this one's place: the two would replace each other for ever.
+    fn rejoin(&mut self) -> Result<(), Stopped> {
+        let role = self.number.to_string();
+        let group = self.settings.application_id.clone();
+        loop {
+            match is_replaced_by_another(&self.settings, &group, &role) {
+                Ok(false) => break,
+                Ok(true) => {
+                    let message = "another live process has joined the group with this \
+                                   kafka.instance_id; give every live instance its own";
+                    return Err(Stopped {
+                        cause: Cause::Failed,
+                        message: message.to_owned(),
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(worker = self.number, %error, "waiting");
+                    std::thread::sleep(RETRY_PAUSE);
+                }
+            }
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+        }
+        self.close_all()?;
+        self.status.set_assigned(false);
+        let consumer = Consumer::join(&self.settings, self.number)
+            .map_err(|error| Failure::from(error).stop(Cause::Failed))?;
+        let old = std::mem::replace(&mut self.consumer, consumer);
+        // Closing it may wait for the broker.
+        std::thread::spawn(move || drop(old));
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use crate::broker::Topic;
 use crate::clock;
@@ -9,6 +10,9 @@ use crate::engine::settle;
 use crate::engine::status::{self, Kind, Phase};
 use crate::engine::tasks::Life;
 use crate::engine::worker::Worker;
+
+/// A broker that has not answered the monitor for so long counts as gone.
+const SILENCE: Duration = Duration::from_secs(5);
 
 impl Worker {
     /// Tells others how things stand.
@@ -54,9 +58,10 @@ impl Worker {
             );
         }
         drop(ends);
-        if self.producer.is_trusted() && !self.tasks.is_restoring() {
-            self.status.set_connected(true);
-        }
+        let answered_at = self.former_writers.members_asked_at();
+        let is_answered = answered_at.is_some_and(|at| clock::now().saturating_sub(at) < SILENCE);
+        self.status
+            .set_connected(is_answered && self.producer.is_trusted());
         self.status.set_tasks(tasks);
     }
 }

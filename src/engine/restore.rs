@@ -213,7 +213,7 @@ impl Worker {
         let Some(writer) = writer.map(|position| position.transactional_id) else {
             return Ok(());
         };
-        let ours = format!("{}-", self.fixed.application_id);
+        let ours = format!("{}:", self.fixed.application_id);
         if writer == self.fixed.transactional_id || !writer.starts_with(&ours) {
             return Ok(());
         }
@@ -227,17 +227,14 @@ impl Worker {
 
     fn decide_start(&self, partition: Partition, restore: &Restore) -> Result<i64, Failure> {
         let topic = self.fixed.names.of(partition.topic);
-        let (next, changelog) = match partition.topic {
-            Topic::Source => {
-                let positions = self.tasks.ingest[&partition.number].store.positions();
-                (positions.source, positions.changelog)
-            }
-            _ => {
-                let positions = self.tasks.settle[&partition.number].store.positions();
-                (positions.source, positions.changelog)
-            }
+        let (next, changelog) = if partition.topic == Topic::Source {
+            let positions = self.tasks.ingest[&partition.number].store.positions();
+            (positions.source, positions.changelog)
+        } else {
+            let positions = self.tasks.settle[&partition.number].store.positions();
+            (positions.source, positions.changelog)
         };
-        // A task that has committed nothing has a place to begin at, and no position.
+        // A task that has started but never committed has a position and no record of it.
         let in_store = (next >= 0 && changelog > 0).then_some(Recorded {
             application_id: &self.fixed.application_id,
             topic,

@@ -95,7 +95,7 @@ pub struct Worker {
     pub(super) fenced_at: Option<Duration>,
     /// Why the producer will be replaced.
     pub(super) replacement: Replacement,
-    stop: Arc<AtomicBool>,
+    pub(super) stop: Arc<AtomicBool>,
 }
 
 impl Worker {
@@ -313,7 +313,6 @@ impl Worker {
         self.metrics
             .commit_duration
             .record(self.committed_at.saturating_sub(began).as_secs_f64());
-        self.status.set_connected(true);
         Ok(())
     }
 
@@ -368,13 +367,18 @@ impl Worker {
     /// Leaves in order: the last transaction is committed, state becomes durable. The static
     /// member does not leave its group, so that a restart finds its partitions waiting.
     fn shut_down(mut self) -> Result<(), Stopped> {
+        self.close_all()
+    }
+
+    /// Gives every task up, its committed state made durable.
+    pub(super) fn close_all(&mut self) -> Result<(), Stopped> {
         let partitions: Vec<Partition> = self.tasks.lives.keys().copied().collect();
         for partition in partitions {
             if let Err(failure) = self.close(partition) {
-                if let Todo::Stop(cause) = failure.todo() {
-                    return Err(failure.stop(cause));
+                match failure.todo() {
+                    Todo::Stop(cause) => return Err(failure.stop(cause)),
+                    _ => tracing::warn!(%failure, "closing a task"),
                 }
-                tracing::warn!(%failure, "closing a task");
             }
         }
         Ok(())

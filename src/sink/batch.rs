@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::broker::member::Partition;
+use crate::broker::Partition;
 use crate::domain::payment::Source;
 use crate::domain::rule::Rule;
 use crate::sink::rows::{Dead, Excluded, Logged, Row, Settled, Totals, TotalsKey};
@@ -124,16 +124,11 @@ fn unique<T>(rows: &mut Vec<&T>, key: impl Fn(&T) -> Source) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::Topic;
     use crate::domain::rule::RuleKey;
 
-    const AT: Partition = Partition {
-        topic: 0,
-        number: 1,
-    };
-    const OTHER: Partition = Partition {
-        topic: 0,
-        number: 2,
-    };
+    const AT: Partition = Partition::new(Topic::Source, 1);
+    const OTHER: Partition = Partition::new(Topic::Source, 2);
 
     fn logged(partition: i32, offset: i64, id: &str) -> Row {
         Row::Payment(Logged {

@@ -25,60 +25,19 @@ pub mod status;
 mod worker;
 pub mod writer;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use crate::broker::member::{self, Member};
-use crate::sink::rows::Topic;
+use crate::broker::client::SINK_ROLE;
+use crate::broker::client::Settings;
+use crate::broker::member::Member;
+use crate::broker::monitor::is_replaced_by_another;
+use crate::sink::rows::TOPICS;
 use crate::sink::service::Service;
 use crate::sink::status::Status;
 use crate::sink::worker::Worker;
 use crate::sink::writer::Writer;
-
-/// Bound of what the Kafka client holds ahead of the batches, KiB.
-const FETCH_AHEAD_KIB: u32 = 16 << 10;
-
-/// What the sink needs to know.
-#[derive(Debug, Clone)]
-pub struct Options {
-    pub bootstrap: String,
-    /// Further librdkafka properties.
-    pub properties: BTreeMap<String, String>,
-    /// The sink's group is `<application id>-sink`.
-    pub application_id: String,
-    pub instance_id: String,
-    pub topics: Topics,
-    /// `postgres://…`, with the password in it.
-    pub url: String,
-}
-
-/// Names of the topics that are written to the database.
-#[derive(Debug, Clone)]
-pub struct Topics {
-    pub source: String,
-    pub rules: String,
-    pub settlements: String,
-    pub statistics: String,
-    pub exclusions: String,
-    pub dead_letter: String,
-}
-
-impl Topics {
-    /// In the order of [`Topic::ALL`].
-    fn names(&self) -> Vec<String> {
-        let name = |topic| match topic {
-            Topic::Source => &self.source,
-            Topic::Rules => &self.rules,
-            Topic::Settlements => &self.settlements,
-            Topic::Statistics => &self.statistics,
-            Topic::Exclusions => &self.exclusions,
-            Topic::DeadLetter => &self.dead_letter,
-        };
-        Topic::ALL.map(|topic| name(topic).clone()).to_vec()
-    }
-}
 
 /// Why the sink has stopped: a person must act. Whatever passes by itself is no error of this type.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +46,11 @@ pub enum Error {
     Database(#[from] connection::Error),
     #[error("Kafka, as the sink sees it: {0}")]
     Kafka(String),
+    #[error(
+        "another live process has joined the sink's group with this kafka.instance_id; give every \
+         live instance its own"
+    )]
+    Replaced,
     #[error(
         "records {from} to {to} of {partition} were deleted before they were written to the \
          database: its retention must be unlimited. To go on without them, set next_offset = {to} \
@@ -139,28 +103,24 @@ impl Handle {
     }
 }
 
-/// Starts the sink on two threads of its own. Kafka and the database may be away: it waits for them.
-pub fn spawn(options: &Options) -> Result<Handle, Error> {
-    let config = connection::parse(&options.url)?;
-    let topics = options.topics.names();
+/// Starts the sink on two threads of its own; `url` is `postgres://…` with the password in it. Kafka
+/// and the database may be away: it waits for them.
+pub fn spawn(settings: Settings, url: &str) -> Result<Handle, Error> {
+    let config = connection::parse(url)?;
     let status = Arc::new(Status::default());
     let stop = Arc::new(AtomicBool::new(false));
-    let member = member::Options {
-        bootstrap: options.bootstrap.clone(),
-        properties: options.properties.clone(),
-        group: format!("{}-sink", options.application_id),
-        instance: options.instance_id.clone(),
-        client: format!("{}-sink-{}", options.application_id, options.instance_id),
-        topics: topics.clone(),
-        fetch_ahead_kib: FETCH_AHEAD_KIB,
-    };
-    let service = Service {
-        writer: Writer::new(config, topics),
-        status: Arc::clone(&status),
-    };
     let (told, stopped) = (Arc::clone(&status), Arc::clone(&stop));
     let work = move || {
-        let outcome = run(&member, service, Arc::clone(&told), stopped);
+        let outcome = loop {
+            let service = Service {
+                writer: Writer::new(config.clone(), settings.topics.clone()),
+                status: Arc::clone(&told),
+            };
+            match run(&settings, service, Arc::clone(&told), Arc::clone(&stopped)) {
+                Err(Error::Replaced) if may_rejoin(&settings, &stopped) => {}
+                outcome => break outcome,
+            }
+        };
         if let Err(error) = &outcome {
             told.set_problem(error.to_string());
         }
@@ -174,8 +134,19 @@ pub fn spawn(options: &Options) -> Result<Handle, Error> {
     })
 }
 
+/// Whether the place in the group is ours to take again; waits while the group cannot be asked.
+fn may_rejoin(settings: &Settings, stop: &AtomicBool) -> bool {
+    while !stop.load(Ordering::Relaxed) {
+        match is_replaced_by_another(settings, &settings.sink_group(), SINK_ROLE) {
+            Ok(is_another) => return !is_another,
+            Err(error) => tracing::warn!(%error, "waiting to join the sink's group again"),
+        }
+    }
+    true
+}
+
 fn run(
-    options: &member::Options,
+    settings: &Settings,
     service: Service,
     status: Arc<Status>,
     stop: Arc<AtomicBool>,
@@ -188,7 +159,7 @@ fn run(
     let database = std::thread::Builder::new()
         .name("settle-sink-db".to_owned())
         .spawn(move || runtime.block_on(service.serve(received, answered)))?;
-    let opened = Member::open(options).map_err(|error| Error::Kafka(error.to_string()));
+    let opened = Member::open(settings, &TOPICS).map_err(|error| Error::Kafka(error.to_string()));
     let outcome =
         opened.and_then(|member| Worker::new(member, (commands, answers), status, stop).run());
     // The worker has dropped its end of the channel: the other thread gives up what it does.

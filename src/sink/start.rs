@@ -1,7 +1,7 @@
 //! Where to read a partition from, given what the database has and what the log still holds.
 
+use crate::broker::Topic;
 use crate::broker::member::Bounds;
-use crate::sink::rows::Topic;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
@@ -38,8 +38,12 @@ pub fn start(topic: Topic, position: Option<i64>, log: Bounds) -> Start {
         match topic {
             Topic::Source => Start::Gap { from, to },
             // Compaction leaves gaps wherever it likes.
-            Topic::Rules | Topic::Statistics => Start::At(to),
-            Topic::Settlements | Topic::Exclusions | Topic::DeadLetter => Start::Lost { from, to },
+            Topic::Rules | Topic::Statistics | Topic::Changelog | Topic::IngestChangelog => {
+                Start::At(to)
+            }
+            Topic::Settlements | Topic::Exclusions | Topic::DeadLetter | Topic::Bases => {
+                Start::Lost { from, to }
+            }
         }
     }
 }

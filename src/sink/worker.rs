@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::Sender;
 
-use crate::broker::member::{self, Change, Member, Partition};
+use crate::broker::Partition;
+use crate::broker::member::{self, Change, Member};
 use crate::clock;
 use crate::sink::Error;
 use crate::sink::batch::Batch;
-use crate::sink::rows::{self, Row, Topic};
+use crate::sink::rows::{self, Row};
 use crate::sink::service::{Answer, Command};
 use crate::sink::start::{Start, start};
 use crate::sink::status::{Progress, Status, Throttle};
@@ -141,7 +142,7 @@ impl Worker {
             Ok(Some(record)) => {
                 let bytes =
                     record.value().map_or(0, <[u8]>::len) + record.key().map_or(0, <[u8]>::len);
-                let row = rows::row(Topic::ALL[record.partition.topic], &record);
+                let row = rows::row(record.partition.topic, &record);
                 Ok(Some((record.partition, record.offset(), row, bytes)))
             }
             Err(error) => Err(error),
@@ -158,6 +159,7 @@ impl Worker {
                 });
                 self.gather(partition, offset, row, bytes);
             }
+            Err(member::Error::Replaced) => return Err(Error::Replaced),
             Err(member::Error::Fatal(why)) => return Err(Error::Kafka(why)),
             Err(member::Error::Weather(why)) => self.complain(&why),
             Err(member::Error::OutOfRange(why)) => {
@@ -320,7 +322,7 @@ impl Worker {
         let cursor = self.cursors.get_mut(&at).expect("of an assigned partition");
         let now = clock::now();
         let place = || format!("{}/{}", self.member.topic(at), at.number);
-        let from = match start(Topic::ALL[at.topic], found, bounds) {
+        let from = match start(at.topic, found, bounds) {
             Start::At(from) => from,
             Start::Gap { from, to } => {
                 tracing::error!(

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use tokio_postgres::{Config, IsolationLevel, Transaction};
 
-use crate::broker::member::Partition;
+use crate::broker::{Names, Partition};
 use crate::sink::batch::{Batch, Part, Tables};
 use crate::sink::connection::{Connection, Error, Reaction};
+use crate::sink::rows::TOPICS;
 use crate::sink::statements::{Statements, Written};
 
 /// Longer than the server's own limits: when it expires the server is not there any more.
@@ -26,13 +27,12 @@ pub type Positions = BTreeMap<Partition, i64>;
 /// the next call opens another one.
 pub struct Writer {
     config: Config,
-    /// In the order of [`Partition::topic`].
-    topics: Vec<String>,
+    topics: Names,
     connection: Option<Connection>,
 }
 
 impl Writer {
-    pub fn new(config: Config, topics: Vec<String>) -> Self {
+    pub fn new(config: Config, topics: Names) -> Self {
         Self {
             config,
             topics,
@@ -76,7 +76,7 @@ impl Writer {
     /// An answer that does not come costs the connection, so that nothing is left under way on it.
     async fn limited<T>(
         &mut self,
-        work: impl AsyncFnOnce(&mut Connection, &[String]) -> Result<T, Error>,
+        work: impl AsyncFnOnce(&mut Connection, &Names) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let mut connection = match self.connection.take() {
             Some(connection) if !connection.client.is_closed() => connection,
@@ -97,7 +97,7 @@ impl Writer {
 
 async fn write(
     connection: &mut Connection,
-    topics: &[String],
+    topics: &Names,
     batch: &Batch,
 ) -> Result<Written, Error> {
     let transaction = connection
@@ -120,7 +120,7 @@ async fn write(
 async fn move_positions(
     transaction: &Transaction<'_>,
     statements: &Statements,
-    topics: &[String],
+    topics: &Names,
     batch: &Batch,
 ) -> Result<bool, Error> {
     let parts = || batch.parts.iter();
@@ -132,10 +132,7 @@ async fn move_positions(
         .collect();
     let mut moved = 0;
     if !known.is_empty() {
-        let names: Vec<&str> = known
-            .iter()
-            .map(|(at, ..)| topics[at.topic].as_str())
-            .collect();
+        let names: Vec<&str> = known.iter().map(|(at, ..)| topics.of(at.topic)).collect();
         let numbers: Vec<i32> = known.iter().map(|(at, ..)| at.number).collect();
         let expected: Vec<i64> = known.iter().map(|(.., expected)| *expected).collect();
         let next: Vec<i64> = known.iter().map(|(_, part, _)| part.next).collect();
@@ -144,10 +141,7 @@ async fn move_positions(
             .await?;
     }
     if !new.is_empty() {
-        let names: Vec<&str> = new
-            .iter()
-            .map(|(at, _)| topics[at.topic].as_str())
-            .collect();
+        let names: Vec<&str> = new.iter().map(|(at, _)| topics.of(at.topic)).collect();
         let numbers: Vec<i32> = new.iter().map(|(at, _)| at.number).collect();
         let next: Vec<i64> = new.iter().map(|(_, part)| part.next).collect();
         moved += transaction
@@ -157,22 +151,15 @@ async fn move_positions(
     Ok(usize::try_from(moved) == Ok(batch.parts.len()))
 }
 
-async fn positions(connection: &mut Connection, topics: &[String]) -> Result<Positions, Error> {
+async fn positions(connection: &mut Connection, topics: &Names) -> Result<Positions, Error> {
+    let names = TOPICS.map(|topic| topics.of(topic));
     let rows = connection
         .client
-        .query(&connection.statements.positions, &[&topics])
+        .query(&connection.statements.positions, &[&names.as_slice()])
         .await?;
     let positions = rows.iter().filter_map(|row| {
-        let topic = topics
-            .iter()
-            .position(|name| name == row.get::<_, &str>(0))?;
-        Some((
-            Partition {
-                topic,
-                number: row.get(1),
-            },
-            row.get(2),
-        ))
+        let topic = topics.role(row.get(0))?;
+        Some((Partition::new(topic, row.get(1)), row.get(2)))
     });
     Ok(positions.collect())
 }

@@ -6,21 +6,23 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::broker::Topic;
 use crate::broker::admin::{self, Admin, Existing, Wanted};
+use crate::broker::client::Settings;
 use crate::config::Config;
 use crate::exit::Exit;
 
-use policy::{ROLES, Role, Severity};
+use policy::Severity;
 
 mod policy;
 
 /// The topics whose partition `n` belongs together: whoever owns it owns the rule keys in it.
-const COPARTITIONED: [Role; 5] = [
-    Role::Bases,
-    Role::Rules,
-    Role::Settlements,
-    Role::Statistics,
-    Role::Changelog,
+const COPARTITIONED: [Topic; 5] = [
+    Topic::Bases,
+    Topic::Rules,
+    Topic::Settlements,
+    Topic::Statistics,
+    Topic::Changelog,
 ];
 
 /// What a broker takes when nothing else is said.
@@ -72,13 +74,13 @@ impl Error {
 
 /// The plan for what the cluster has now.
 pub fn look(config: &Config) -> Result<Plan, Error> {
-    let existing = describe(&Admin::new(config)?, config)?;
+    let existing = describe(&Admin::new(&Settings::new(config))?, config)?;
     Ok(plan(config, &existing))
 }
 
 /// Creates what is missing, whatever `topics.create` says, and answers what was done.
 pub fn apply(config: &Config) -> Result<Plan, Error> {
-    let admin = Admin::new(config)?;
+    let admin = Admin::new(&Settings::new(config))?;
     let plan = plan(config, &describe(&admin, config)?);
     if plan.violations.is_empty() {
         admin.create(&plan.create)?;
@@ -88,7 +90,7 @@ pub fn apply(config: &Config) -> Result<Plan, Error> {
 
 /// Makes sure at start that the topics are there and keep the rules.
 pub fn ensure(config: &Config) -> Result<Partitions, Error> {
-    let admin = Admin::new(config)?;
+    let admin = Admin::new(&Settings::new(config))?;
     let existing = describe(&admin, config)?;
     let first = plan(config, &existing);
     for warning in &first.warnings {
@@ -129,39 +131,39 @@ fn refuse_violations(plan: &Plan) -> Result<(), Error> {
 }
 
 fn describe(admin: &Admin, config: &Config) -> Result<BTreeMap<String, Existing>, Error> {
-    let names = ROLES.map(|role| role.name(&config.topics));
+    let names = Topic::ALL.map(|role| role.name_in(&config.topics));
     Ok(admin.describe(&names)?)
 }
 
 fn partitions(config: &Config, existing: &BTreeMap<String, Existing>) -> Partitions {
-    let of = |role: Role| existing[role.name(&config.topics)].partitions;
-    let bytes_max = |role: Role| {
-        let settings = &existing[role.name(&config.topics)].settings;
+    let of = |role: Topic| existing[role.name_in(&config.topics)].partitions;
+    let bytes_max = |role: Topic| {
+        let settings = &existing[role.name_in(&config.topics)].settings;
         let text = settings.get("max.message.bytes");
         text.and_then(|text| text.parse().ok())
             .unwrap_or(BROKER_MESSAGE_BYTES_MAX)
     };
-    let written = ROLES.into_iter().filter(|role| *role != Role::Source);
+    let written = Topic::ALL.into_iter().filter(|role| *role != Topic::Source);
     Partitions {
-        dead_letter_bytes_max: bytes_max(Role::DeadLetter),
+        dead_letter_bytes_max: bytes_max(Topic::DeadLetter),
         batch_bytes_max: written.map(bytes_max).min().unwrap_or_default(),
-        source: of(Role::Source),
-        bases: of(Role::Bases),
-        exclusions: of(Role::Exclusions),
-        dead_letter: of(Role::DeadLetter),
+        source: of(Topic::Source),
+        bases: of(Topic::Bases),
+        exclusions: of(Topic::Exclusions),
+        dead_letter: of(Topic::DeadLetter),
     }
 }
 
 /// Compares what should be with what is; `existing` is by name.
 pub fn plan(config: &Config, existing: &BTreeMap<String, Existing>) -> Plan {
-    let find = |role: Role| existing.get(role.name(&config.topics));
-    let source = find(Role::Source);
+    let find = |role: Topic| existing.get(role.name_in(&config.topics));
+    let source = find(Topic::Source);
     let reference = COPARTITIONED
         .into_iter()
         .find_map(|role| Some((role, find(role)?.partitions)));
     let mut plan = Plan::default();
-    for role in ROLES {
-        let name = role.name(&config.topics);
+    for role in Topic::ALL {
+        let name = role.name_in(&config.topics);
         let (wanted, reason) = wanted_partitions(role, config, source, reference);
         let Some(topic) = find(role) else {
             plan.create.push(Wanted {
@@ -192,14 +194,14 @@ pub fn plan(config: &Config, existing: &BTreeMap<String, Existing>) -> Plan {
 
 /// How many partitions a topic should have, and the rule if it is one that an existing topic must keep.
 fn wanted_partitions(
-    role: Role,
+    role: Topic,
     config: &Config,
     source: Option<&Existing>,
-    reference: Option<(Role, i32)>,
+    reference: Option<(Topic, i32)>,
 ) -> (i32, Option<String>) {
     let configured = config.topics.partitions;
     match role {
-        Role::IngestChangelog => {
+        Topic::IngestChangelog => {
             let reason = format!("as many as {}", config.topics.source);
             (
                 source.map_or(configured, |source| source.partitions),
@@ -209,7 +211,7 @@ fn wanted_partitions(
         role if COPARTITIONED.contains(&role) => match reference {
             Some((other, count)) => (
                 count,
-                Some(format!("as many as {}", other.name(&config.topics))),
+                Some(format!("as many as {}", other.name_in(&config.topics))),
             ),
             None => (configured, None),
         },

@@ -3,50 +3,9 @@
 
 use std::time::Duration;
 
+use crate::broker::Topic;
 use crate::broker::admin::{Existing, Settings};
-use crate::config::{Config, Topics};
-
-/// The topics of the service by what they hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    Source,
-    Bases,
-    Rules,
-    Settlements,
-    Statistics,
-    Exclusions,
-    DeadLetter,
-    Changelog,
-    IngestChangelog,
-}
-
-pub const ROLES: [Role; 9] = [
-    Role::Source,
-    Role::Bases,
-    Role::Rules,
-    Role::Settlements,
-    Role::Statistics,
-    Role::Exclusions,
-    Role::DeadLetter,
-    Role::Changelog,
-    Role::IngestChangelog,
-];
-
-impl Role {
-    pub fn name(self, topics: &Topics) -> &str {
-        match self {
-            Role::Source => &topics.source,
-            Role::Bases => &topics.bases,
-            Role::Rules => &topics.rules,
-            Role::Settlements => &topics.settlements,
-            Role::Statistics => &topics.statistics,
-            Role::Exclusions => &topics.exclusions,
-            Role::DeadLetter => &topics.dead_letter,
-            Role::Changelog => &topics.changelog,
-            Role::IngestChangelog => &topics.ingest_changelog,
-        }
-    }
-}
+use crate::config::Config;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,23 +28,27 @@ const HEADER_ROOM: i64 = 16 * 1024;
 const COPIES_FOR_QUORUM: i32 = 3;
 
 /// The settings of a topic that is created. `source` is the source topic where it exists already.
-pub fn settings(role: Role, config: &Config, source: Option<&Existing>) -> Settings {
+pub fn settings(role: Topic, config: &Config, source: Option<&Existing>) -> Settings {
     let mut settings = Settings::new();
     let mut set = |name: &str, value: &str| settings.insert(name.to_owned(), value.to_owned());
     match role {
-        Role::Rules | Role::Statistics | Role::Changelog | Role::IngestChangelog => {
+        Topic::Rules | Topic::Statistics | Topic::Changelog | Topic::IngestChangelog => {
             set("cleanup.policy", "compact");
         }
-        Role::Source | Role::Bases | Role::Settlements | Role::Exclusions | Role::DeadLetter => {
+        Topic::Source
+        | Topic::Bases
+        | Topic::Settlements
+        | Topic::Exclusions
+        | Topic::DeadLetter => {
             set("cleanup.policy", "delete");
             set("retention.bytes", &UNLIMITED.to_string());
             set("retention.ms", &retention(role, config).to_string());
         }
     }
-    if role == Role::Bases {
+    if role == Topic::Bases {
         set("message.timestamp.type", "LogAppendTime");
     }
-    if role == Role::DeadLetter {
+    if role == Topic::DeadLetter {
         set(
             "max.message.bytes",
             &largest_dead_letter(source).to_string(),
@@ -97,10 +60,10 @@ pub fn settings(role: Role, config: &Config, source: Option<&Existing>) -> Setti
     settings
 }
 
-fn retention(role: Role, config: &Config) -> i64 {
+fn retention(role: Topic, config: &Config) -> i64 {
     match role {
-        Role::Source => millis(config.dedup.window + DAY),
-        Role::Bases => millis(BASES_RETENTION),
+        Topic::Source => millis(config.dedup.window + DAY),
+        Topic::Bases => millis(BASES_RETENTION),
         _ => UNLIMITED,
     }
 }
@@ -120,18 +83,18 @@ fn number(topic: &Existing, setting: &str) -> Option<i64> {
 
 /// What is wrong with the settings of a topic that exists.
 pub fn findings(
-    role: Role,
+    role: Topic,
     topic: &Existing,
     config: &Config,
     source: Option<&Existing>,
 ) -> Vec<(Severity, String)> {
     let mut findings = match role {
-        Role::Source => of_source(topic, config),
-        Role::Bases => of_bases(topic),
-        Role::Rules | Role::Changelog | Role::IngestChangelog => of_state(topic),
-        Role::Statistics => deletion(topic).into_iter().collect(),
-        Role::Settlements | Role::Exclusions => of_outcomes(topic),
-        Role::DeadLetter => {
+        Topic::Source => of_source(topic, config),
+        Topic::Bases => of_bases(topic),
+        Topic::Rules | Topic::Changelog | Topic::IngestChangelog => of_state(topic),
+        Topic::Statistics => deletion(topic).into_iter().collect(),
+        Topic::Settlements | Topic::Exclusions => of_outcomes(topic),
+        Topic::DeadLetter => {
             let mut findings = of_outcomes(topic);
             findings.extend(of_dead_letters(topic, source));
             findings

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::plan;
-use super::policy::{ROLES, Role, settings};
+use super::policy::settings;
+use crate::broker::Topic;
 use crate::broker::admin::Existing;
 use crate::config::Config;
 
@@ -13,13 +14,13 @@ fn config() -> Config {
 
 /// A cluster on which every topic is as the plan would create it.
 fn complete(config: &Config) -> BTreeMap<String, Existing> {
-    let created = |role: Role| Existing {
+    let created = |role: Topic| Existing {
         partitions: config.topics.partitions,
         replication_factor: config.topics.replication_factor,
         settings: settings(role, config, None),
     };
-    ROLES
-        .map(|role| (role.name(&config.topics).to_owned(), created(role)))
+    Topic::ALL
+        .map(|role| (role.name_in(&config.topics).to_owned(), created(role)))
         .into()
 }
 
@@ -37,7 +38,7 @@ fn changed(topic: &str, setting: &str, value: &str) -> super::Plan {
 #[test]
 fn on_an_empty_cluster_every_topic_is_created() {
     let plan = plan(&config(), &BTreeMap::new());
-    assert_eq!(plan.create.len(), ROLES.len());
+    assert_eq!(plan.create.len(), Topic::ALL.len());
     assert!(plan.violations.is_empty() && plan.warnings.is_empty() && plan.keep.is_empty());
     assert!(
         plan.create
@@ -50,7 +51,7 @@ fn on_an_empty_cluster_every_topic_is_created() {
 fn what_was_created_needs_nothing_more() {
     let config = config();
     let plan = plan(&config, &complete(&config));
-    assert_eq!((plan.create.len(), plan.keep.len()), (0, ROLES.len()));
+    assert_eq!((plan.create.len(), plan.keep.len()), (0, Topic::ALL.len()));
     assert!(
         plan.violations.is_empty() && plan.warnings.is_empty(),
         "{plan}"
@@ -60,25 +61,25 @@ fn what_was_created_needs_nothing_more() {
 #[test]
 fn topics_are_created_with_the_policy_of_their_role() {
     let config = config();
-    let of = |role: Role, name: &str| {
+    let of = |role: Topic, name: &str| {
         settings(role, &config, None)
             .get(name)
             .cloned()
             .unwrap_or_default()
     };
-    assert_eq!(of(Role::Bases, "message.timestamp.type"), "LogAppendTime");
-    assert_eq!(of(Role::Bases, "retention.ms"), "604800000");
-    assert_eq!(of(Role::Source, "retention.ms"), "691200000");
-    assert_eq!(of(Role::DeadLetter, "max.message.bytes"), "1064972");
+    assert_eq!(of(Topic::Bases, "message.timestamp.type"), "LogAppendTime");
+    assert_eq!(of(Topic::Bases, "retention.ms"), "604800000");
+    assert_eq!(of(Topic::Source, "retention.ms"), "691200000");
+    assert_eq!(of(Topic::DeadLetter, "max.message.bytes"), "1064972");
     for role in [
-        Role::Rules,
-        Role::Statistics,
-        Role::Changelog,
-        Role::IngestChangelog,
+        Topic::Rules,
+        Topic::Statistics,
+        Topic::Changelog,
+        Topic::IngestChangelog,
     ] {
         assert_eq!(of(role, "cleanup.policy"), "compact", "{role:?}");
     }
-    for role in [Role::Settlements, Role::Exclusions, Role::DeadLetter] {
+    for role in [Topic::Settlements, Topic::Exclusions, Topic::DeadLetter] {
         assert_eq!(of(role, "cleanup.policy"), "delete", "{role:?}");
         assert_eq!(of(role, "retention.ms"), "-1", "{role:?}");
     }
@@ -89,7 +90,7 @@ fn three_copies_need_two_in_step() {
     let mut config = config();
     config.topics.replication_factor = 3;
     assert!(
-        ROLES
+        Topic::ALL
             .iter()
             .all(|role| settings(*role, &config, None)["min.insync.replicas"] == "2")
     );

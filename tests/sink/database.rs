@@ -1,6 +1,6 @@
 //! The writer and the schema, without Kafka.
 
-use settle::broker::member::Partition;
+use settle::broker::{Names, Partition, Topic};
 use settle::domain::payment::Source;
 use settle::sink::batch::Batch;
 use settle::sink::connection::{self, Error, Reaction};
@@ -12,14 +12,11 @@ use crate::proxy::{Cut, Proxy};
 use crate::server;
 
 /// A partition of the statistics topic, which these tests fill: a stale writer would show in it.
-const AT: Partition = Partition {
-    topic: 1,
-    number: 0,
-};
+const AT: Partition = Partition::new(Topic::Statistics, 0);
 
 fn writer(url: &str) -> Writer {
-    let topics = vec!["payments".to_owned(), "statistics".to_owned()];
-    Writer::new(connection::parse(url).unwrap(), topics)
+    let names = Topic::ALL.map(|topic| format!("{topic:?}"));
+    Writer::new(connection::parse(url).unwrap(), Names::new(names))
 }
 
 /// The totals of one key after each of the records `from..to`, and a log row for each.
@@ -230,10 +227,7 @@ async fn a_commit_whose_answer_is_lost_is_found_in_the_positions() {
 async fn a_body_that_only_the_server_refuses_goes_to_raw_and_takes_no_other_with_it() {
     let url = server::new_database();
     let mut writer = writer(&url);
-    let source = Partition {
-        topic: 0,
-        number: 0,
-    };
+    let source = Partition::new(Topic::Source, 0);
     let mut batch = Batch::default();
     for (offset, body) in [(0, "{\"a\":1}"), (1, "\"\\u0000\""), (2, "[2]")] {
         batch.push(source, None, offset, (Some(logged(offset, body)), 1));

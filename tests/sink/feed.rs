@@ -8,7 +8,8 @@ use chaos::cluster::topics::{Topic, Topics};
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
-use settle::sink::{Handle, Options, spawn};
+use settle::broker::client::Settings;
+use settle::sink::{Handle, spawn};
 
 pub const PARTITIONS: i32 = 2;
 const LIMIT: Duration = Duration::from_secs(20);
@@ -117,32 +118,37 @@ impl Feed {
         vec![format!("{sent}|{sent}|{sent}|{sum}|{sent}")]
     }
 
-    pub fn options(&self, instance: &str, url: &str) -> Options {
+    pub fn settings(&self, instance: &str) -> Settings {
         let names = &self.names;
-        Options {
-            bootstrap: shared::cluster().unwrap().kafka.bootstrap(),
-            properties: [
-                ("session.timeout.ms", "6000"),
-                ("max.poll.interval.ms", "6000"),
-            ]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into(),
+        let topics = [
+            &names.source,
+            &names.bases,
+            &names.rules,
+            &names.settlements,
+            &names.statistics,
+            &names.exclusions,
+            &names.dead_letter,
+            &names.changelog,
+            &names.ingest_changelog,
+        ];
+        let properties = [
+            ("session.timeout.ms", "6000"),
+            ("max.poll.interval.ms", "6000"),
+        ];
+        Settings {
+            bootstrap_servers: shared::cluster().unwrap().kafka.bootstrap(),
             application_id: names.application_id.clone(),
             instance_id: instance.to_owned(),
-            topics: settle::sink::Topics {
-                source: names.source.clone(),
-                rules: names.rules.clone(),
-                settlements: names.settlements.clone(),
-                statistics: names.statistics.clone(),
-                exclusions: names.exclusions.clone(),
-                dead_letter: names.dead_letter.clone(),
-            },
-            url: url.to_owned(),
+            advertise: String::new(),
+            properties: properties
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            topics: settle::broker::Names::new(topics.map(Clone::clone)),
         }
     }
 
     pub fn sink(&self, url: &str) -> Handle {
-        spawn(&self.options("sink-0", url)).unwrap()
+        spawn(self.settings("sink-0"), url).unwrap()
     }
 }
 

@@ -237,9 +237,9 @@ fn two_sinks_that_both_believe_to_own_every_partition_write_each_record_once() {
     let url = server::new_database();
     let mut feed = Feed::new();
     let sinks = ["one", "other"].map(|group| {
-        let mut options = feed.options("sink-0", &url);
-        options.application_id = format!("{}-{group}", options.application_id);
-        settle::sink::spawn(&options).unwrap()
+        let mut settings = feed.settings("sink-0");
+        settings.application_id = format!("{}-{group}", settings.application_id);
+        settle::sink::spawn(settings, &url).unwrap()
     });
     for _ in 0..60 {
         feed.payments(100);
@@ -263,10 +263,10 @@ fn two_sinks_that_both_believe_to_own_every_partition_write_each_record_once() {
 fn partitions_move_between_instances_without_a_row_lost_or_doubled() {
     let url = server::new_database();
     let mut feed = Feed::new();
-    let first = settle::sink::spawn(&feed.options("sink-0", &url)).unwrap();
+    let first = settle::sink::spawn(feed.settings("sink-0"), &url).unwrap();
     feed.payments(500);
     until(&url, EVERYTHING, &feed.expected());
-    let second = settle::sink::spawn(&feed.options("sink-1", &url)).unwrap();
+    let second = settle::sink::spawn(feed.settings("sink-1"), &url).unwrap();
     let status = second.status();
     wait::until("a share for the second", LIMIT, || {
         feed.payments(20);

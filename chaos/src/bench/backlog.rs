@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::cluster::topics::{Topic, Topics};
 use crate::interrupt;
 use crate::model::payment::{self, Message as Read};
-use crate::model::{Record, Rule, outgoing, partition};
+use crate::model::{Rule, outgoing, partition};
 use crate::pipeline::Pipeline;
 use crate::workload::Message;
 use crate::workload::send::{self, SendOptions};
@@ -63,15 +63,7 @@ fn publish(pipeline: &Pipeline, keys: &BTreeSet<String>) -> Result<()> {
 }
 
 fn key_of(message: &Message) -> Option<String> {
-    let record = Record {
-        partition: message.partition,
-        offset: 0,
-        timestamp: 0,
-        key: message.key.as_deref(),
-        value: message.value.as_deref(),
-        headers: Vec::new(),
-    };
-    match payment::read(&record) {
+    match payment::read(&message.record()) {
         Read::Payment(payment) => Some(payment.rule_key()),
         _ => None,
     }

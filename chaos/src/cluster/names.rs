@@ -28,6 +28,18 @@ impl Names {
         Self::with("", "settle")
     }
 
+    /// The topics that are written to the database.
+    pub fn sunk(&self) -> [&String; 6] {
+        [
+            &self.source,
+            &self.rules,
+            &self.settlements,
+            &self.statistics,
+            &self.exclusions,
+            &self.dead_letter,
+        ]
+    }
+
     /// Names nobody else in this process uses; `prefix` makes them readable.
     pub fn unique(prefix: &str) -> Self {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);

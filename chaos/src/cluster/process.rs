@@ -37,12 +37,7 @@ impl Process {
             .append(true)
             .open(log)
             .with_context(|| format!("open {}", log.display()))?;
-        command
-            .stdin(Stdio::null())
-            .stdout(out.try_clone()?)
-            .stderr(out)
-            .process_group(0);
-        die_with_parent(&mut command);
+        detach(&mut command, out)?;
         let child = spawn(command).with_context(|| format!("start {name}"))?;
         Ok(Self {
             name: name.to_owned(),
@@ -157,15 +152,21 @@ fn end_of(log: &Path) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Runs a short command to its end; the error carries what it printed.
-pub fn run(name: &str, mut command: Command, log: &Path) -> Result<()> {
-    let out = File::create(log).with_context(|| format!("create {}", log.display()))?;
+/// From the terminal: output goes to `out`, Ctrl-C does not reach it, and it ends with this process.
+fn detach(command: &mut Command, out: File) -> Result<()> {
     command
         .stdin(Stdio::null())
         .stdout(out.try_clone()?)
         .stderr(out)
         .process_group(0);
-    die_with_parent(&mut command);
+    die_with_parent(command);
+    Ok(())
+}
+
+/// Runs a short command to its end; the error carries what it printed.
+pub fn run(name: &str, mut command: Command, log: &Path) -> Result<()> {
+    let out = File::create(log).with_context(|| format!("create {}", log.display()))?;
+    detach(&mut command, out)?;
     let status = spawn(command)
         .with_context(|| format!("start {name}"))?
         .wait()?;

@@ -280,14 +280,7 @@ impl Sql {
             );
         }
         let names = &run.names;
-        for topic in [
-            &names.source,
-            &names.rules,
-            &names.settlements,
-            &names.statistics,
-            &names.exclusions,
-            &names.dead_letter,
-        ] {
+        for topic in names.sunk() {
             for (partition, (_, high)) in
                 (0_i32..).zip(topics_reader::bounds(&run.bootstrap, topic).unwrap())
             {

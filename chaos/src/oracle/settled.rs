@@ -116,16 +116,8 @@ impl<'a> Watch<'a> {
             positions.entry(topic).or_default().insert(partition, next);
         }
         let none = BTreeMap::new();
-        let topics = [
-            &names.source,
-            &names.rules,
-            &names.settlements,
-            &names.statistics,
-            &names.exclusions,
-            &names.dead_letter,
-        ];
         let mut behind = 0;
-        for topic in topics {
+        for topic in names.sunk() {
             behind += self.left(topic, positions.get(topic.as_str()).unwrap_or(&none))?;
         }
         Ok(behind)

@@ -299,8 +299,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::model::Contract;
     use crate::model::payment::{self, Message as Read};
-    use crate::model::{Contract, Record};
 
     fn contract() -> Contract {
         Contract {
@@ -314,15 +314,7 @@ mod tests {
     fn each_message_is_what_it_is_meant_to_be() {
         let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
         for message in Day::new(DayOptions::new(7, 60_000, 6)) {
-            let record = Record {
-                partition: message.partition,
-                offset: 0,
-                timestamp: 0,
-                key: message.key.as_deref(),
-                value: message.value.as_deref(),
-                headers: Vec::new(),
-            };
-            let read = payment::read(&record);
+            let read = payment::read(&message.record());
             let shown = || {
                 String::from_utf8_lossy(message.value.as_deref().unwrap_or_default()).into_owned()
             };

@@ -5,6 +5,8 @@ pub mod form;
 pub mod poison;
 pub mod send;
 
+use crate::model::Record;
+
 /// A message for the source topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
@@ -13,6 +15,20 @@ pub struct Message {
     pub partition: i32,
     /// What it is meant to become: `SETTLED`, or the reason it is not.
     pub intent: &'static str,
+}
+
+impl Message {
+    /// The record it becomes, wherever it lands.
+    pub fn record(&self) -> Record<'_> {
+        Record {
+            partition: self.partition,
+            offset: 0,
+            timestamp: 0,
+            key: self.key.as_deref(),
+            value: self.value.as_deref(),
+            headers: Vec::new(),
+        }
+    }
 }
 
 /// Merchants to configure as `exclude.merchants` for the days made here.

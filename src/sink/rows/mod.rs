@@ -7,6 +7,7 @@
 use jiff::civil::{Date, DateTime, DateTimeRound};
 use jiff::{RoundMode, Timestamp, Unit};
 
+use crate::broker::Topic;
 use crate::broker::member::Record;
 use crate::codec::wire::{
     DETAIL_HEADER, ExclusionJson, REASON_HEADER, SOURCE_HEADER, SettlementJson, StatisticsKey,
@@ -16,27 +17,15 @@ use crate::domain::payment::{Source, day, local_day};
 use crate::domain::rule::{Rule, RuleKey};
 use crate::sink::jsonb;
 
-/// The topics that the sink reads, in the order of its subscription.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Topic {
-    Source,
-    Rules,
-    Settlements,
-    Statistics,
-    Exclusions,
-    DeadLetter,
-}
-
-impl Topic {
-    pub const ALL: [Self; 6] = [
-        Self::Source,
-        Self::Rules,
-        Self::Settlements,
-        Self::Statistics,
-        Self::Exclusions,
-        Self::DeadLetter,
-    ];
-}
+/// The topics that the sink reads.
+pub const TOPICS: [Topic; 6] = [
+    Topic::Source,
+    Topic::Rules,
+    Topic::Settlements,
+    Topic::Statistics,
+    Topic::Exclusions,
+    Topic::DeadLetter,
+];
 
 /// A record of the source topic, as received.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,7 +127,6 @@ pub fn row(topic: Topic, record: &Record) -> Result<Option<Row>, Unreadable> {
         return Ok(None);
     }
     let row = match topic {
-        Topic::Source => unreachable!("answered above"),
         Topic::Rules => rule(key, value)?,
         Topic::Statistics => statistics(key, value)?,
         Topic::Settlements => settlement(value.ok_or(NO_VALUE)?)?,
@@ -147,6 +135,8 @@ pub fn row(topic: Topic, record: &Record) -> Result<Option<Row>, Unreadable> {
             let headers = [REASON_HEADER, DETAIL_HEADER, SOURCE_HEADER];
             dead_letter(key, value, headers.map(|name| record.header(name)))?
         }
+        Topic::Source => unreachable!("answered above"),
+        Topic::Bases | Topic::Changelog | Topic::IngestChangelog => return Ok(None),
     };
     Ok(Some(row))
 }

@@ -1,0 +1,83 @@
+//! A broker that freezes, and one that is terminated and comes back, under load: nothing is lost, nothing doubled.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use chaos::cluster::wait;
+use chaos::oracle::{self, settled};
+use chaos::pipeline::{Pipeline, PipelineOptions};
+use chaos::report;
+use chaos::workload::day::{Day, DayOptions};
+use chaos::workload::send::{self, SendOptions};
+
+const PAYMENTS: u64 = 12_000;
+const PER_SECOND: u32 = 800;
+const PARTITIONS: i32 = 4;
+/// Longer than the clients wait for an answer (3 s), so that requests are sent again.
+const FROZEN: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Settles a day with two instances while `trouble` befalls the broker, then proves the result.
+fn prove_through(seed: u64, trouble: impl Fn(&Pipeline, &dyn Fn(u64))) {
+    let mut options = PipelineOptions::new().unwrap();
+    options.binary = env!("CARGO_BIN_EXE_settle").into();
+    options.partitions = PARTITIONS;
+    let pipeline = Pipeline::start(&options).unwrap();
+    let sending = SendOptions {
+        per_second: Some(PER_SECOND),
+        ..SendOptions::new(&pipeline.bootstrap(), &pipeline.names.source)
+    };
+    let day = Day::new(DayOptions::new(seed, PAYMENTS, PARTITIONS));
+    let sent = AtomicU64::new(0);
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            send::send(&sending, day, |count| {
+                sent.store(count, Ordering::Relaxed);
+                true
+            })
+        });
+        let wait_sent = |count: u64| {
+            wait::until("payments are sent", LIMIT, || {
+                Ok((sent.load(Ordering::Relaxed) >= count).then_some(()))
+            })
+            .unwrap();
+        };
+        trouble(&pipeline, &wait_sent);
+        sender.join().unwrap().unwrap();
+    });
+    let run = pipeline.run();
+    let settled = settled::wait_settled(&run, LIMIT);
+    if settled.is_err() {
+        let tails = pipeline.instances.iter().map(|instance| instance.tail());
+        panic!("{settled:?}\n{}", tails.collect::<Vec<_>>().join("\n"));
+    }
+    pipeline.check_alive().unwrap();
+    let proof = oracle::prove(&run, &pipeline.contract, &pipeline.service()).unwrap();
+    assert!(proof.findings.hold(), "{}", report::proof(&proof));
+}
+
+#[test]
+fn a_broker_that_freezes_again_and_again_loses_and_doubles_nothing() {
+    prove_through(31, |pipeline, wait_sent| {
+        for count in [2000, 5000, 8000] {
+            wait_sent(count);
+            pipeline.cluster.kafka.pause();
+            // The trouble itself, not a wait for something.
+            thread::sleep(FROZEN);
+            pipeline.cluster.kafka.resume();
+        }
+    });
+}
+
+#[test]
+fn a_broker_that_is_restarted_loses_and_doubles_nothing() {
+    prove_through(32, |pipeline, wait_sent| {
+        for count in [3000, 7000] {
+            wait_sent(count);
+            pipeline.cluster.kafka.terminate().unwrap();
+            pipeline.cluster.kafka.restart().unwrap();
+        }
+    });
+}
