@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::Offset;
@@ -18,6 +19,7 @@ const PEEK_TIMEOUT: Duration = Duration::from_millis(500);
 const PEEK_WAIT: Duration = Duration::from_millis(20);
 
 pub struct Reader {
+    config: ClientConfig,
     client: BaseConsumer<Quiet>,
     /// Sees records of undecided transactions: knows where a log really ends.
     watermarks: BaseConsumer<Quiet>,
@@ -44,16 +46,20 @@ impl Fetched<'_> {
     }
 }
 
+fn create(config: &ClientConfig) -> Result<BaseConsumer<Quiet>, Error> {
+    config
+        .create_with_context(Quiet)
+        .map_err(|error| Error::new("create a log reader", error, Reaction::Stop(Stop::Failed)))
+}
+
 impl Reader {
     pub fn new(settings: &Settings, worker: usize) -> Result<Self, Error> {
-        let failed = |error| Error::new("create a log reader", error, Reaction::Stop(Stop::Failed));
-        let create = |name: &str, isolation: &str| {
-            let config = settings.reader(&format!("{name}-{worker}"), isolation);
-            config.create_with_context(Quiet).map_err(failed)
-        };
+        let config = settings.reader(&format!("reader-{worker}"), "read_committed");
+        let watermarks = settings.reader(&format!("watermarks-{worker}"), "read_uncommitted");
         Ok(Self {
-            client: create("reader", "read_committed")?,
-            watermarks: create("watermarks", "read_uncommitted")?,
+            client: create(&config)?,
+            config,
+            watermarks: create(&watermarks)?,
             names: settings.topics.clone(),
             started: BTreeMap::new(),
         })
@@ -97,13 +103,34 @@ impl Reader {
         let attempt = "start to read a log";
         self.stop(partition)?;
         // Without metadata the library waits a second before it asks for the partition's leader.
-        self.client
-            .fetch_metadata(Some(self.names.of(partition.topic)), CALL_TIMEOUT)
-            .map_err(|error| classify::call(attempt, &error))?;
+        let known = self
+            .client
+            .fetch_metadata(Some(self.names.of(partition.topic)), CALL_TIMEOUT);
+        if let Err(error) = known {
+            self.renew()?;
+            return Err(classify::call(attempt, &error));
+        }
         self.client
             .incremental_assign(&list(&self.names, [(partition, Some(offset))]))
             .map_err(|error| classify::call(attempt, &error))?;
         self.started.insert(partition, offset);
+        Ok(())
+    }
+
+    /// Goes on with a new client. One that has no partition to fetch does not find back to a
+    /// broker that was frozen for a while (seen with librdkafka 2.12.1).
+    fn renew(&mut self) -> Result<(), Error> {
+        let client = create(&self.config)?;
+        for (partition, from) in self.started.clone() {
+            let position = self.position(partition).unwrap_or(from);
+            client
+                .incremental_assign(&list(&self.names, [(partition, Some(position))]))
+                .map_err(|error| classify::call("read a log with a new client", &error))?;
+            self.started.insert(partition, position);
+        }
+        let old = std::mem::replace(&mut self.client, client);
+        // Closing it may wait for the broker.
+        std::thread::spawn(move || drop(old));
         Ok(())
     }
 
