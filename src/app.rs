@@ -122,7 +122,8 @@ fn run_parts(
     runtime: &tokio::runtime::Handle,
     stop: &Arc<AtomicBool>,
 ) -> Result<(), Error> {
-    let settings = Settings::new(config);
+    let mut settings = Settings::new(config);
+    settings.batch_bytes_max = topics.batch_bytes_max;
     let resolver = resolver(config, runtime)?;
     let views = Views::default();
     let status = Status::new(config.pipeline.workers);

@@ -65,7 +65,15 @@ pub struct Settings {
     /// librdkafka properties of the operator.
     pub properties: BTreeMap<String, String>,
     pub topics: Names,
+    /// No batch of records may be larger: the topics refuse it. No bound until they are known.
+    pub batch_bytes_max: usize,
 }
+
+/// Bytes of a batch, as the library has it when nothing is given.
+const BATCH_BYTES: usize = 1_000_000;
+
+/// The framing of a batch.
+const BATCH_OVERHEAD_BYTES: usize = 512;
 
 /// Properties that belong to one kind of client only.
 const CONSUMER_ONLY: [&str; 1] = ["session.timeout.ms"];
@@ -85,6 +93,7 @@ impl Settings {
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
             topics: Names::new(names),
+            batch_bytes_max: usize::MAX,
         }
     }
 
@@ -215,6 +224,13 @@ impl Settings {
             "message.max.bytes",
             "100000000",
         );
+        let given = self.properties.get("batch.size");
+        let wanted = given.map_or(Ok(BATCH_BYTES), |text| text.parse());
+        // What is no number is refused, with its name, by the library.
+        if let Ok(wanted) = wanted {
+            let room = self.batch_bytes_max.saturating_sub(BATCH_OVERHEAD_BYTES);
+            config.set("batch.size", wanted.min(room.max(1)).to_string());
+        }
         config
     }
 

@@ -40,6 +40,8 @@ impl Worker {
                 self.consumer.unassign(partitions)?;
             }
         }
+        // Who asks must not find an assignment without the tasks that have yet to be restored.
+        self.report();
         self.status.set_assigned(true);
         Ok(())
     }

@@ -212,20 +212,13 @@ impl Task {
         Ok(())
     }
 
-    /// Takes a record of the changelog while restoring: only how far it was read matters here,
-    /// the position in it counts when the source was read up to it.
-    pub fn read_changelog(&mut self, offset: i64) {
-        let positions = Positions {
-            changelog: offset + 1,
-            ..self.store.positions()
-        };
-        self.store.replay(Ids::default(), positions);
-    }
-
-    /// Everything below `next` is in the store.
-    pub fn begin_at(&mut self, next: i64) {
+    /// Everything below `next` is in the store, and everything below `changelog` stands for it.
+    /// Not before: a store that had the one without the other would say that records of the
+    /// source are still to be processed which were.
+    pub fn begin_at(&mut self, next: i64, changelog: i64) {
         let positions = Positions {
             source: next,
+            changelog,
             ..self.store.positions()
         };
         self.store.replay(Ids::default(), positions);

@@ -32,6 +32,9 @@ pub struct Restore {
     source: Bounds,
     /// The newest position record that was read.
     position: Option<Position>,
+    /// Next offset of the ingest changelog. The store takes it over when it holds everything that
+    /// the position stands for, so that a restore that ends early begins again.
+    changelog: i64,
     /// The source position is decided; the duplicate window is being read again up to it.
     window_until: Option<i64>,
     /// Where reading has come to, and since when (process clock) it has not moved.
@@ -79,6 +82,7 @@ impl Worker {
                 (task.rules(), positions.rules),
             ]
         };
+        let changelog = logs[0].1;
         let mut ends = Vec::new();
         for (log, next) in logs {
             let bounds = self.reader.bounds(log)?;
@@ -95,6 +99,7 @@ impl Worker {
             group,
             source,
             position: None,
+            changelog,
             window_until: None,
             stands: (-1, Duration::ZERO),
         })
@@ -340,7 +345,9 @@ impl Worker {
             let task = self.tasks.ingest.get_mut(&number);
             let task = task.expect("open since it restores");
             self.reader.stop(task.changelog())?;
-            task.begin_at(start);
+            if let Some(Life::Restoring(restore)) = self.tasks.lives.get(&partition) {
+                task.begin_at(start, restore.changelog);
+            }
         } else {
             let task = self.tasks.settle.get_mut(&number);
             let task = task.expect("open since it restores");
@@ -388,12 +395,6 @@ impl Worker {
 /// Hands a record of a log to the task that owns it.
 fn read_log(tasks: &mut Tasks, record: &Record, wall_now: i64) -> Result<(), Failure> {
     let number = record.partition.number;
-    let life = |tasks: &mut Tasks, topic, position| {
-        let life = tasks.lives.get_mut(&Partition::new(topic, number));
-        if let Some(Life::Restoring(restore)) = life {
-            restore.position = Some(position);
-        }
-    };
     match record.partition.topic {
         Topic::Source => {
             let until = match tasks.lives.get(&record.partition) {
@@ -414,9 +415,10 @@ fn read_log(tasks: &mut Tasks, record: &Record, wall_now: i64) -> Result<(), Fai
         }
         Topic::IngestChangelog => {
             let position = ingest_position(record)?;
-            if let Some(task) = tasks.ingest.get_mut(&number) {
-                task.read_changelog(record.offset);
-                life(tasks, Topic::Source, position);
+            let partition = Partition::new(Topic::Source, number);
+            if let Some(Life::Restoring(restore)) = tasks.lives.get_mut(&partition) {
+                restore.changelog = record.offset + 1;
+                restore.position = Some(position);
             }
         }
         Topic::Changelog => {
@@ -424,8 +426,11 @@ fn read_log(tasks: &mut Tasks, record: &Record, wall_now: i64) -> Result<(), Fai
                 let position = task
                     .read_changelog(record.offset, record.key, record.value)
                     .map_err(|reason| broken(record, &reason))?;
-                if let Some(position) = position {
-                    life(tasks, Topic::Bases, position);
+                let partition = Partition::new(Topic::Bases, number);
+                if let Some(position) = position
+                    && let Some(Life::Restoring(restore)) = tasks.lives.get_mut(&partition)
+                {
+                    restore.position = Some(position);
                 }
             }
         }

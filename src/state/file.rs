@@ -51,7 +51,7 @@ impl StateFile {
             database: Arc::new(database),
             path: path.to_owned(),
         };
-        file.check_identity(identity)?;
+        file.guard(|| file.check_identity(identity))?;
         Ok(file)
     }
 
@@ -97,6 +97,19 @@ impl StateFile {
         &self.path
     }
 
+    /// Runs `work`, which uses the file. redb checks its pages only when it repairs, and panics
+    /// over what a damaged one says: that is damage, and not the end of the process.
+    pub fn guard<T>(&self, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+            #[expect(
+                clippy::mem_forget,
+                reason = "a panic may have poisoned its locks: dropping it would panic again"
+            )]
+            std::mem::forget(Arc::clone(&self.database));
+            Err(self.damaged("reading or writing it panicked"))
+        })
+    }
+
     pub fn read(&self) -> Result<ReadTransaction, Error> {
         self.database.begin_read().map_err(|error| match error {
             redb::TransactionError::Storage(error) => self.storage_error(&error),
@@ -106,6 +119,13 @@ impl StateFile {
 
     /// Runs `fill` in a write transaction and makes it durable.
     pub fn write(
+        &self,
+        fill: impl FnOnce(&WriteTransaction, &Self) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.guard(|| self.write_unguarded(fill))
+    }
+
+    fn write_unguarded(
         &self,
         fill: impl FnOnce(&WriteTransaction, &Self) -> Result<(), Error>,
     ) -> Result<(), Error> {

@@ -75,7 +75,7 @@ impl Store {
         window: Window,
     ) -> Result<Self, Error> {
         let file = StateFile::open(path, identity, cache_bytes)?;
-        let (positions, runs) = load(&file)?;
+        let (positions, runs) = file.guard(|| load(&file))?;
         Ok(Self {
             file,
             window,
@@ -108,6 +108,10 @@ impl Store {
         if in_memory.is_some() {
             return Ok(in_memory);
         }
+        self.file.guard(|| self.find_in_file(id, timestamp))
+    }
+
+    fn find_in_file(&self, id: u128, timestamp: i64) -> Result<Option<Seen>, Error> {
         let mut read = None;
         for (number, header) in self.runs.iter().rev() {
             let near = timestamp >= header.oldest.saturating_sub(self.window.length())

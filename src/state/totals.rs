@@ -81,7 +81,7 @@ pub struct Batch {
 impl Store {
     pub fn open(path: &Path, identity: &str, cache_bytes: usize) -> Result<Self, Error> {
         let file = StateFile::open(path, identity, cache_bytes)?;
-        let positions = read_positions(&file)?;
+        let positions = file.guard(|| read_positions(&file))?;
         let memory = Memory {
             active: Changes::default(),
             frozen: None,
@@ -110,7 +110,8 @@ impl Store {
 
     /// What is committed for a key.
     pub fn get(&self, key: &str) -> Result<Option<KeyState>, Error> {
-        self.shared.get(key).map(|(state, _)| state)
+        let (state, _) = self.shared.file.guard(|| self.shared.get(key))?;
+        Ok(state)
     }
 
     /// Advances the state by a committed batch.
@@ -361,7 +362,8 @@ impl Shared {
 impl view::Source for Shared {
     fn get(&self, rule_key: &str) -> Result<(Option<Totals>, i64), view::Error> {
         let (state, position) = self
-            .get(rule_key)
+            .file
+            .guard(|| self.get(rule_key))
             .map_err(|error| view::Error(error.to_string()))?;
         let totals = state
             .map(|state| state.totals)
@@ -374,7 +376,8 @@ impl view::Source for Shared {
         after: Option<&str>,
         limit: usize,
     ) -> Result<(Vec<(String, Totals)>, i64), view::Error> {
-        self.page(after, limit)
+        self.file
+            .guard(|| self.page(after, limit))
             .map_err(|error| view::Error(error.to_string()))
     }
 }

@@ -48,6 +48,9 @@ pub struct Partitions {
     pub dead_letter: i32,
     /// `max.message.bytes` of the dead-letter topic.
     pub dead_letter_bytes_max: usize,
+    /// The least `max.message.bytes` of the topics that are written: a broker refuses a batch of
+    /// several records that is larger, as it refuses one record.
+    pub batch_bytes_max: usize,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -134,12 +137,16 @@ fn describe(admin: &Admin, config: &Config) -> Result<BTreeMap<String, Existing>
 
 fn partitions(config: &Config, existing: &BTreeMap<String, Existing>) -> Partitions {
     let of = |role: Topic| existing[role.name_in(&config.topics)].partitions;
-    let dead_letter = &existing[Topic::DeadLetter.name_in(&config.topics)].settings;
-    let bytes_max = dead_letter
-        .get("max.message.bytes")
-        .and_then(|text| text.parse().ok());
+    let bytes_max = |role: Topic| {
+        let settings = &existing[role.name_in(&config.topics)].settings;
+        let text = settings.get("max.message.bytes");
+        text.and_then(|text| text.parse().ok())
+            .unwrap_or(BROKER_MESSAGE_BYTES_MAX)
+    };
+    let written = Topic::ALL.into_iter().filter(|role| *role != Topic::Source);
     Partitions {
-        dead_letter_bytes_max: bytes_max.unwrap_or(BROKER_MESSAGE_BYTES_MAX),
+        dead_letter_bytes_max: bytes_max(Topic::DeadLetter),
+        batch_bytes_max: written.map(bytes_max).min().unwrap_or_default(),
         source: of(Topic::Source),
         bases: of(Topic::Bases),
         exclusions: of(Topic::Exclusions),

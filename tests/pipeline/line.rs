@@ -7,8 +7,8 @@ use std::time::Duration;
 use chaos::cluster::instance::{Instance, InstanceOptions};
 use chaos::cluster::names::Names;
 use chaos::cluster::rule_service::{RuleService, RuleServiceOptions};
-use chaos::cluster::topics::{Isolation, Topic, Topics};
-use chaos::cluster::{Cluster, shared, wait};
+use chaos::cluster::topics::{Topic, Topics};
+use chaos::cluster::{Cluster, shared};
 use chaos::model::Contract;
 use chaos::model::Record;
 use chaos::oracle::settled::{self, Run};
@@ -20,6 +20,9 @@ use chaos::topics_reader;
 use chaos::workload::day::{Day, DayOptions};
 use chaos::workload::send::{self, SendOptions, Sent};
 use chaos::workload::{EXCLUDED_MERCHANTS, Message, TEST_MERCHANTS};
+
+use rdkafka::config::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::turn::Turn;
 
@@ -154,14 +157,6 @@ impl Line {
         std::fs::read_to_string(self.instances[index].log()).unwrap()
     }
 
-    /// Waits until an instance has logged this.
-    pub fn await_log(&self, index: usize, text: &str) {
-        wait::until(&format!("the log entry {text:?}"), LIMIT, || {
-            Ok(self.log(index).contains(text).then_some(()))
-        })
-        .unwrap_or_else(|error| panic!("{error}\n{}", self.instances[index].tail()));
-    }
-
     /// Sends as fast as the broker takes them.
     pub fn send(&self, messages: impl IntoIterator<Item = Message>) -> Sent {
         send::send(&self.sending(), messages.into_iter(), |_| true).unwrap()
@@ -228,9 +223,22 @@ impl Line {
         topics_reader::read(&self.bootstrap(), topic, |record| feed(record)).unwrap();
     }
 
-    /// High watermarks, the committed and the aborted counted alike.
-    pub fn ends(&self, topic: &str) -> Vec<i64> {
-        self.topics.ends(topic, Isolation::Uncommitted).unwrap()
+    /// Writes one record, as another system would.
+    pub fn produce(&self, topic: &str, partition: i32, key: &str, value: Option<&str>) {
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", self.bootstrap())
+            .set("acks", "all")
+            .create()
+            .unwrap();
+        let record = BaseRecord::<str, str>::to(topic)
+            .partition(partition)
+            .key(key);
+        let record = match value {
+            Some(value) => record.payload(value),
+            None => record,
+        };
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+        producer.flush(LIMIT).unwrap();
     }
 }
 

@@ -2,7 +2,17 @@
 //! input by code that shares nothing with it.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod database;
+mod http;
 mod kills;
+mod letters;
 mod line;
+mod metrics;
+mod moving;
 mod outcomes;
+mod payments;
+mod refusals;
+mod restart;
+mod rules;
+mod state;
 mod turn;

@@ -1,0 +1,79 @@
+//! Partitions move between instances while payments come.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use chaos::cluster::wait;
+use chaos::tail::Tail;
+use chaos::workload::send::{self, SendOptions};
+
+use crate::line::{LIMIT, Line, day};
+
+/// Calls `work` while payments come at a fixed rate.
+pub fn under_load(line: &mut Line, seed: u64, work: impl FnOnce(&mut Line)) {
+    let stop = AtomicBool::new(false);
+    let sending = SendOptions {
+        per_second: Some(800),
+        ..line.sending()
+    };
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            send::send(&sending, day(seed, 1_000_000), |_| {
+                !stop.load(Ordering::Relaxed)
+            })
+        });
+        let stop_sending = Stop(&stop);
+        work(line);
+        drop(stop_sending);
+        sender.join().unwrap().unwrap();
+    });
+}
+
+/// A failed condition must not leave the sender running.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Waits until every partition shows a settlement that is newer than this moment.
+pub fn progress(tail: &Tail, after: &str) {
+    tail.mark(Instant::now()).unwrap();
+    wait::until(
+        &format!("progress of every partition after {after}"),
+        LIMIT,
+        || {
+            tail.seen()?;
+            Ok(tail.since_mark().iter().all(Option::is_some).then_some(()))
+        },
+    )
+    .unwrap();
+}
+
+#[test]
+fn partitions_move_to_new_instances_and_away_from_stopped_ones_under_load() {
+    let mut line = Line::new("moving").with_database();
+    line.start(1);
+    let tail = line.tail();
+    under_load(&mut line, 51, |line| {
+        progress(&tail, "the start");
+        line.start(1);
+        progress(&tail, "the second instance");
+        line.start(1);
+        progress(&tail, "the third instance");
+        line.terminate(0);
+        progress(&tail, "the stop of the first");
+        line.instances[1].kill();
+        progress(&tail, "the kill of the second");
+        line.restart(0);
+        line.restart(1);
+        progress(&tail, "the return of both");
+        for instance in &line.instances {
+            assert_eq!(instance.exit_status(), None, "{}", instance.tail());
+        }
+    });
+    line.prove();
+}
