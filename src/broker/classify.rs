@@ -75,6 +75,8 @@ pub(super) fn transaction(attempt: &'static str, failure: &TransactionFailure) -
     let reaction = match failure.code {
         code if is_refusal(code) => Reaction::Stop(Stop::NotAllowed),
         Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => Reaction::Fenced,
+        // Taking the transactional id back would fence the process that has our place.
+        Code::FencedInstanceId => Reaction::Rejoin,
         // A late request of an earlier transaction has ended this one, which the replacement of
         // suspect producers rules out: part of it may be visible.
         Code::InvalidTransactionalState if failure.requires_abort => Reaction::Stop(Stop::Broken),

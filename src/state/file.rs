@@ -40,7 +40,13 @@ impl StateFile {
 
     fn try_open(path: &Path, identity: &str, cache_bytes: usize) -> Result<Self, Error> {
         let opened = catch_unwind(AssertUnwindSafe(|| {
-            Database::builder().set_cache_size(cache_bytes).create(path)
+            let mut database = Database::builder()
+                .set_cache_size(cache_bytes)
+                .create(path)?;
+            // A read does not look at the pages' checksums: a key on a damaged one would be
+            // missing, and its total begin at zero. What an older commit still holds right is kept.
+            database.check_integrity()?;
+            Ok::<_, DatabaseError>(database)
         }));
         let database = match opened {
             Ok(Ok(database)) => database,

@@ -3,6 +3,7 @@
 use chaos::cluster::postgres::Postgres;
 use chaos::cluster::scratch::Scratch;
 use chaos::cluster::wait;
+use chaos::oracle::database::Database;
 use tokio_postgres::NoTls;
 
 use crate::line::{LIMIT, Line, day};
@@ -72,6 +73,10 @@ fn a_database_dropped_under_load_is_filled_again_from_the_topics() {
     );
     line.send(messages);
     postgres.create_database(&name).unwrap();
+    wait::until("the schema being there again", LIMIT, || {
+        Ok(Database::connect(&postgres.url_of(&name))?.positions().ok())
+    })
+    .unwrap();
     line.prove();
 }
 
