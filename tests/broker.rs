@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use chaos::cluster::instance::Instance;
 use chaos::cluster::wait;
 use chaos::oracle::{self, settled};
 use chaos::pipeline::{Pipeline, PipelineOptions};
@@ -54,7 +55,7 @@ fn prove_through(seed: u64, trouble: impl Fn(&Pipeline, &dyn Fn(u64))) {
     let run = pipeline.run();
     let settled = settled::wait_settled(&run, LIMIT);
     if settled.is_err() {
-        let tails = pipeline.instances.iter().map(|instance| instance.tail());
+        let tails = pipeline.instances.iter().map(Instance::tail);
         panic!("{settled:?}\n{}", tails.collect::<Vec<_>>().join("\n"));
     }
     pipeline.check_alive().unwrap();
