@@ -116,7 +116,7 @@ pub fn is_replaced_by_another(settings: &Settings, group: &str, role: &str) -> R
     let list = client
         .fetch_group_list(Some(group), CALL_TIMEOUT)
         .map_err(|error| classify::call("describe the consumer group", &error))?;
-    let members = list.groups().iter().flat_map(|group| group.members());
+    let members = list.groups().iter().flat_map(GroupInfo::members);
     let mut identities = members.filter_map(|member| Identity::parse(member.client_id()));
     Ok(identities.any(|identity| {
         let is_ours = identity.instance == settings.instance_id && identity.role == role;

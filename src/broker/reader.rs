@@ -78,6 +78,18 @@ impl Reader {
             .map_err(|error| classify::call("read the end of a log", &error))
     }
 
+    /// How far a read-committed reader can come: below the first undecided record.
+    pub fn stable_end(&self, partition: Partition) -> Result<i64, Error> {
+        self.client
+            .fetch_watermarks(
+                self.names.of(partition.topic),
+                partition.number,
+                CALL_TIMEOUT,
+            )
+            .map(|(_, end)| end)
+            .map_err(|error| classify::call("read the stable end of a log", &error))
+    }
+
     /// The first offset whose record is not older than `timestamp` (milliseconds), or `None` when
     /// all are.
     pub fn offset_at(&self, partition: Partition, timestamp: i64) -> Result<Option<i64>, Error> {

@@ -44,6 +44,9 @@ pub struct Restore {
 /// A log that cannot be read on for so long ends in a transaction that nobody will end soon.
 const ABANDONED_AFTER: Duration = Duration::from_secs(1);
 
+/// What was tried is tried again after so long.
+const ABANDONED_PAUSE: Duration = Duration::from_secs(5);
+
 impl Worker {
     /// Begins to restore the tasks that have not begun.
     pub(super) fn begin_restores(&mut self) -> Result<(), Failure> {
@@ -203,7 +206,10 @@ impl Worker {
         {
             return Ok(());
         }
-        restore.stands.1 = now;
+        restore.stands.1 = now + ABANDONED_PAUSE;
+        if self.reader.stable_end(log)? > position {
+            return Ok(());
+        }
         let mut writer = None;
         self.reader.peek(log, position, |record| {
             let value = record.value.filter(|_| record.key == Some(POSITION_KEY));
@@ -213,15 +219,25 @@ impl Worker {
         let Some(writer) = writer.map(|position| position.transactional_id) else {
             return Ok(());
         };
+        let topic = self.fixed.names.of(log.topic);
         let ours = format!("{}:", self.fixed.application_id);
-        if writer == self.fixed.transactional_id || !writer.starts_with(&ours) {
-            return Ok(());
+        if writer == self.fixed.transactional_id {
+            tracing::error!(
+                topic,
+                partition = log.number,
+                offset = position,
+                "records of an ended transaction have no marker: a broker has lost it. This task \
+                 waits; end it with `kafka-transactions.sh abort` at this offset"
+            );
+        } else if writer.starts_with(&ours) {
+            tracing::warn!(
+                topic,
+                partition = log.number,
+                transactional_id = writer,
+                "ending the open transaction of an instance that lost this partition"
+            );
+            end_transaction_of(&self.settings, &writer)?;
         }
-        tracing::warn!(
-            transactional_id = writer,
-            "ending the open transaction of an instance that lost this partition"
-        );
-        end_transaction_of(&self.settings, &writer)?;
         Ok(())
     }
 

@@ -375,10 +375,10 @@ impl Worker {
         let partitions: Vec<Partition> = self.tasks.lives.keys().copied().collect();
         for partition in partitions {
             if let Err(failure) = self.close(partition) {
-                match failure.todo() {
-                    Todo::Stop(cause) => return Err(failure.stop(cause)),
-                    _ => tracing::warn!(%failure, "closing a task"),
+                if let Todo::Stop(cause) = failure.todo() {
+                    return Err(failure.stop(cause));
                 }
+                tracing::warn!(%failure, "closing a task");
             }
         }
         Ok(())
