@@ -100,6 +100,8 @@ impl Worker {
                 return Ok(());
             }
         }
+        // It may have happened inside a transaction, which this membership can never end.
+        self.recover();
         self.close_all()?;
         self.status.set_assigned(false);
         let consumer = Consumer::join(&self.settings, self.number)
