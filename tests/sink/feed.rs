@@ -144,6 +144,7 @@ impl Feed {
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),
             topics: settle::broker::Names::new(topics.map(Clone::clone)),
+            batch_bytes_max: usize::MAX,
         }
     }
 
