@@ -7,8 +7,11 @@ use chaos::workload::Message;
 use crate::line::{Line, PARTITIONS, count};
 use crate::payments::{message, payment};
 
-/// A dead letter: key, value, and the headers of these names.
-fn letters(line: &Line, names: [&str; 2]) -> Vec<(Vec<u8>, Vec<u8>, [Option<String>; 2])> {
+/// Key, value, and two headers.
+type Letter = (Vec<u8>, Vec<u8>, [Option<String>; 2]);
+
+/// All dead letters with the headers of these names, in the order of their keys.
+fn letters(line: &Line, names: [&str; 2]) -> Vec<Letter> {
     let mut letters = Vec::new();
     let text = |record: &Record, name| {
         record

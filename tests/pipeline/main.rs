@@ -1,6 +1,14 @@
 //! The whole service on a real Kafka and a real PostgreSQL: driven and faulted from outside, and proved from the raw
 //! input by code that shares nothing with it.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(
+    clippy::print_stderr,
+    reason = "seeds and logs belong to the report of a failure"
+)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests look at the clock; the service's decisions do not"
+)]
 
 mod database;
 mod http;
