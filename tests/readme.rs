@@ -194,12 +194,11 @@ fn unbroken(path: PathBuf) -> String {
     let source = fs::read_to_string(path).unwrap();
     let mut out = String::new();
     for line in source.lines().map(str::trim) {
-        match line.strip_suffix('\\') {
-            Some(begun) => out.push_str(begun),
-            None => {
-                out.push_str(line);
-                out.push('\n');
-            }
+        if let Some(begun) = line.strip_suffix('\\') {
+            out.push_str(begun);
+        } else {
+            out.push_str(line);
+            out.push('\n');
         }
     }
     out
