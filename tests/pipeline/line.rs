@@ -242,12 +242,33 @@ impl Line {
     }
 }
 
+impl Line {
+    /// The cluster's directory goes away; the logs of a failed test stay.
+    fn keep_logs(&self) {
+        let kept = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(&self.names.application_id);
+        for instance in &self.instances {
+            let copied = std::fs::create_dir_all(&kept).and_then(|()| {
+                std::fs::copy(
+                    instance.log(),
+                    kept.join(format!("{}.log", instance.name())),
+                )
+            });
+            eprintln!(
+                "the whole log of {}: {copied:?} bytes in {}",
+                instance.name(),
+                kept.display()
+            );
+        }
+    }
+}
+
 impl Drop for Line {
     fn drop(&mut self) {
         if std::thread::panicking() {
             for instance in &self.instances {
                 eprintln!("{}", instance.tail());
             }
+            self.keep_logs();
         }
         self.instances.clear();
         let names: Vec<&str> = self
