@@ -168,18 +168,17 @@ impl Consumer {
     }
 
     /// Takes assigned partitions over, paused; [`Consumer::start`] lets their records come.
-    pub fn assign(&self, partitions: &[Partition]) -> Result<(), Error> {
+    ///
+    /// Each has the offset of a record that is there. A logical one is looked up, and librdkafka
+    /// repeats that look-up when its answer comes after the seek of a start (2.12.1,
+    /// `rd_kafka_toppar_handle_Offset`): half a second later a partition that was assigned at its
+    /// end jumps there, over records that nobody has processed.
+    pub fn assign(&self, partitions: &[(Partition, i64)]) -> Result<(), Error> {
         let attempt = "take over assigned partitions";
-        let mut assigned = TopicPartitionList::new();
-        for partition in partitions {
-            assigned
-                .add_partition_offset(
-                    self.names.of(partition.topic),
-                    partition.number,
-                    Offset::End,
-                )
-                .map_err(|error| classify::call(attempt, &error))?;
-        }
+        let places = partitions
+            .iter()
+            .map(|(partition, offset)| (*partition, Some(*offset)));
+        let assigned = list(&self.names, places);
         self.client
             .incremental_assign(&assigned)
             .and_then(|()| self.client.pause(&assigned))

@@ -17,7 +17,13 @@ impl Worker {
             Rebalance::Assigned(partitions) => {
                 tracing::info!(worker = self.number, ?partitions, "partitions assigned");
                 self.metrics.rebalanced(Kind::Assigned);
-                self.consumer.assign(partitions)?;
+                let places: Vec<(Partition, i64)> = partitions
+                    .iter()
+                    // The group waits for the answer, and the place counts only until the start.
+                    .map(|partition| (*partition, self.reader.bounds(*partition)))
+                    .map(|(partition, bounds)| (partition, bounds.map_or(0, |bounds| bounds.low)))
+                    .collect();
+                self.consumer.assign(&places)?;
                 for partition in partitions {
                     self.tasks.lives.insert(*partition, Life::New);
                     if partition.topic == Topic::Bases {
