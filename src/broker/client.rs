@@ -170,13 +170,13 @@ impl Settings {
             &mut config,
             &self.properties,
             "queued.max.messages.kbytes",
-            "32768",
+            "16384",
         );
         set_unless_given(
             &mut config,
             &self.properties,
             "queued.min.messages",
-            "50000",
+            "20000",
         );
         config
     }
