@@ -144,6 +144,13 @@ impl Settings {
         format!("{}:{}", self.application_id, self.worker_id(worker))
     }
 
+    /// A third of the session, so that two lost heartbeats end nothing; at most 2 s.
+    fn heartbeat_millis(&self) -> u64 {
+        let session = self.properties.get("session.timeout.ms");
+        let session = session.and_then(|text| text.parse::<u64>().ok());
+        session.map_or(2000, |session| (session / 3).clamp(1, 2000))
+    }
+
     /// A static member of a group, that reads what is committed from positions its owner names.
     fn group_member(&self, client_id: String, group: &str, instance: String) -> ClientConfig {
         let mut config = self.base(client_id, &PRODUCER_ONLY);
@@ -156,7 +163,7 @@ impl Settings {
             .set("auto.offset.reset", "error")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            .set("heartbeat.interval.ms", "2000")
+            .set("heartbeat.interval.ms", self.heartbeat_millis().to_string())
             .set("fetch.wait.max.ms", "100")
             .set("fetch.queue.backoff.ms", "20");
         set_unless_given(&mut config, &self.properties, "session.timeout.ms", "6000");
