@@ -81,8 +81,8 @@
 //! # Failures are reactions
 //!
 //! `broker/classify.rs` reads the client library's errors; `engine/failure.rs` says what the loop does:
-//! *wait* (nothing changed), *recover*, *rebuild* (a file is damaged: set it aside), or *stop* with an
-//! exit code. There is one way to recover from every failure whose outcome is unknown: drop what is
+//! *wait* (nothing changed), *recover*, *rejoin* (the group has replaced this member, and no other process
+//! did it), *rebuild* (a file is damaged: set it aside), or *stop* with an exit code. There is one way to recover from every failure whose outcome is unknown: drop what is
 //! not committed, replace the producer (its initialisation decides the open transaction), and take up
 //! every task again from the log, where the position record says whether the transaction was
 //! committed. Nothing is guessed, nothing is resolved twice, and the path is the one that every

@@ -227,7 +227,7 @@ impl Worker {
                 partition = log.number,
                 offset = position,
                 "records of an ended transaction have no marker: a broker has lost it. This task \
-                 waits; end it with `kafka-transactions.sh abort` at this offset"
+                 waits; docs/kafka.md, section 7, says when an operator may abort it"
             );
         } else if writer.starts_with(&ours) {
             tracing::warn!(

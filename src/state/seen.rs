@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 
 use redb::{ReadTransaction, ReadableTable, TableDefinition, TableError, WriteTransaction};
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,7 @@ use crate::broker::producer::Committed;
 use crate::state::Error;
 use crate::state::file::{StateFile, checksum};
 use crate::state::ids::{Ids, Window};
+use crate::state::pending::{Background, Pending};
 use crate::state::run::{self, Builder, Header, Seen};
 
 const RUNS: TableDefinition<u64, &[u8]> = TableDefinition::new("runs");
@@ -62,7 +63,7 @@ pub struct Store {
     /// By number; a higher number is newer.
     runs: Arc<BTreeMap<u64, Header>>,
     positions: Positions,
-    checkpoint: Option<mpsc::Receiver<Result<Runs, Error>>>,
+    checkpoint: Pending<Runs>,
 }
 
 type Runs = BTreeMap<u64, Header>;
@@ -83,7 +84,7 @@ impl Store {
             frozen: None,
             runs: Arc::new(runs),
             positions,
-            checkpoint: None,
+            checkpoint: Pending::default(),
         })
     }
 
@@ -178,37 +179,22 @@ impl Store {
     }
 
     /// Begins to make the store durable on `background`; nothing when one is still under way.
-    pub fn begin_checkpoint(&mut self, background: &dyn Fn(Box<dyn FnOnce() + Send>)) {
-        if self.checkpoint.is_some() {
-            return;
+    pub fn begin_checkpoint(&mut self, background: Background) {
+        if !self.checkpoint.is_under_way() {
+            let job = self.freeze();
+            self.checkpoint.begin(background, move || job.write());
         }
-        let job = self.freeze();
-        let (sender, receiver) = mpsc::sync_channel(1);
-        background(Box::new(move || {
-            let result = job.write();
-            // Nobody waits any more when the task was closed.
-            let _ = sender.send(result);
-        }));
-        self.checkpoint = Some(receiver);
     }
 
     /// Collects a checkpoint that has ended.
     pub fn poll_checkpoint(&mut self) -> Result<(), Error> {
-        match self.checkpoint.as_ref().map(mpsc::Receiver::try_recv) {
-            None | Some(Err(mpsc::TryRecvError::Empty)) => Ok(()),
-            Some(Ok(result)) => self.finish_checkpoint(result),
-            Some(Err(mpsc::TryRecvError::Disconnected)) => {
-                panic!("the checkpoint thread is gone")
-            }
-        }
+        let ended = self.checkpoint.poll();
+        ended.map_or(Ok(()), |result| self.finish_checkpoint(result))
     }
 
     /// Makes the store durable before it returns.
     pub fn checkpoint(&mut self) -> Result<(), Error> {
-        if let Some(receiver) = self.checkpoint.take() {
-            let result = receiver
-                .recv()
-                .expect("the checkpoint thread outlives its jobs");
+        if let Some(result) = self.checkpoint.wait() {
             self.finish_checkpoint(result)?;
         }
         let result = self.freeze().write();
@@ -229,7 +215,6 @@ impl Store {
     }
 
     fn finish_checkpoint(&mut self, result: Result<Runs, Error>) -> Result<(), Error> {
-        self.checkpoint = None;
         let frozen = self.frozen.take();
         match result {
             Ok(runs) => {

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 )]
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock, mpsc};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{TableDefinition, TableError};
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,7 @@ use crate::codec::stored::{KeyState, StoredRule};
 use crate::domain::rule::RuleKey;
 use crate::domain::totals::Totals;
 use crate::state::file::{StateFile, checksum};
+use crate::state::pending::{Background, Pending};
 use crate::state::{Error, view};
 
 const KEYS: TableDefinition<&str, &[u8]> = TableDefinition::new("keys");
@@ -69,7 +70,7 @@ struct Shared {
 
 pub struct Store {
     shared: Arc<Shared>,
-    checkpoint: Option<mpsc::Receiver<Result<(), Error>>>,
+    checkpoint: Pending<()>,
 }
 
 /// What a batch changes in the store.
@@ -92,7 +93,7 @@ impl Store {
                 file,
                 memory: RwLock::new(memory),
             }),
-            checkpoint: None,
+            checkpoint: Pending::default(),
         })
     }
 
@@ -150,39 +151,24 @@ impl Store {
     }
 
     /// Begins to make the state durable on `background`; nothing when one is still under way.
-    pub fn begin_checkpoint(&mut self, background: &dyn Fn(Box<dyn FnOnce() + Send>)) {
-        if self.checkpoint.is_some() {
-            return;
+    pub fn begin_checkpoint(&mut self, background: Background) {
+        if !self.checkpoint.is_under_way() {
+            let (frozen, positions) = self.freeze();
+            let shared = Arc::clone(&self.shared);
+            self.checkpoint
+                .begin(background, move || write(&shared.file, &frozen, positions));
         }
-        let (frozen, positions) = self.freeze();
-        let (sender, receiver) = mpsc::sync_channel(1);
-        let shared = Arc::clone(&self.shared);
-        background(Box::new(move || {
-            let result = write(&shared.file, &frozen, positions);
-            drop((frozen, shared));
-            // Nobody waits any more when the task was closed.
-            let _ = sender.send(result);
-        }));
-        self.checkpoint = Some(receiver);
     }
 
     /// Collects a checkpoint that has ended.
     pub fn poll_checkpoint(&mut self) -> Result<(), Error> {
-        match self.checkpoint.as_ref().map(mpsc::Receiver::try_recv) {
-            None | Some(Err(mpsc::TryRecvError::Empty)) => Ok(()),
-            Some(Ok(result)) => self.finish_checkpoint(result),
-            Some(Err(mpsc::TryRecvError::Disconnected)) => {
-                panic!("the checkpoint thread is gone")
-            }
-        }
+        let ended = self.checkpoint.poll();
+        ended.map_or(Ok(()), |result| self.finish_checkpoint(result))
     }
 
     /// Makes the state durable before it returns.
     pub fn checkpoint(&mut self) -> Result<(), Error> {
-        if let Some(receiver) = self.checkpoint.take() {
-            let result = receiver
-                .recv()
-                .expect("the checkpoint thread outlives its jobs");
+        if let Some(result) = self.checkpoint.wait() {
             self.finish_checkpoint(result)?;
         }
         let (frozen, positions) = self.freeze();
@@ -203,7 +189,6 @@ impl Store {
     }
 
     fn finish_checkpoint(&mut self, result: Result<(), Error>) -> Result<(), Error> {
-        self.checkpoint = None;
         let mut memory = self
             .shared
             .memory
