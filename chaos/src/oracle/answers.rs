@@ -1,9 +1,12 @@
 //! Asks the instances over HTTP for what the topics say.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use reqwest::blocking::Client;
+use reqwest::StatusCode;
+use reqwest::blocking::{Client, RequestBuilder, Response};
+use reqwest::header::RETRY_AFTER;
 
 use crate::model::json::Json;
 use crate::model::outgoing::{self, Totals};
@@ -14,13 +17,26 @@ use crate::oracle::promise::Promise;
 const SINGLE: usize = 50;
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// Asks, again after as long as the answer says while a partition is being restored.
+fn ask(request: &RequestBuilder) -> Result<Response> {
+    let start = Instant::now();
+    loop {
+        let request = request.try_clone().context("a request without a body")?;
+        let response = request.send()?;
+        let wait = response.headers().get(RETRY_AFTER);
+        let is_restoring = response.status() == StatusCode::SERVICE_UNAVAILABLE;
+        let (true, Some(wait)) = (is_restoring && start.elapsed() < LIMIT, wait) else {
+            return Ok(response);
+        };
+        thread::sleep(Duration::from_secs(wait.to_str()?.parse()?));
+    }
+}
+
 /// Asks the first instance for all keys, and every instance for some of them.
 pub fn feed(addresses: &[String], ledger: &mut Ledger) -> Result<()> {
     let client = Client::builder().timeout(LIMIT).no_proxy().build()?;
     let first = addresses.first().context("no instance to ask")?;
-    let response = client
-        .get(format!("http://{first}/api/aggregation-data/all"))
-        .send()?;
+    let response = ask(&client.get(format!("http://{first}/api/aggregation-data/all")))?;
     ensure!(
         response.status().is_success(),
         "{first} answers {} for all keys",
@@ -73,10 +89,8 @@ fn single(
         ("actionTypeStr", action),
         ("methodTypeStr", method),
     ];
-    let response = client
-        .get(format!("http://{address}/api/aggregation-data"))
-        .query(&query)
-        .send()?;
+    let request = client.get(format!("http://{address}/api/aggregation-data"));
+    let response = ask(&request.query(&query))?;
     let status = response.status();
     let text = response.text()?;
     ledger.findings().check(
