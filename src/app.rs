@@ -339,16 +339,18 @@ fn fixed(config: &Config, topics: topics::Partitions, settings: &Settings, worke
     let tasks = u64::try_from(topics.source + topics.bases)
         .unwrap_or(1)
         .max(1);
+    let partitions = Partitions {
+        source: topics.source,
+        bases: topics.bases,
+        exclusions: topics.exclusions,
+        dead_letter: topics.dead_letter,
+    };
     Fixed {
         application_id: settings.application_id.clone(),
         transactional_id: settings.transactional_id(worker),
         names: settings.topics.clone(),
-        partitions: Partitions {
-            source: topics.source,
-            bases: topics.bases,
-            exclusions: topics.exclusions,
-            dead_letter: topics.dead_letter,
-        },
+        partitions,
+        written: partitions.written().into(),
         exclude: Exclude::new(&config.exclude.merchants, &config.exclude.test_merchants),
         default_payout_days: config.rules.default_payout_days,
         absent_ttl: config.rules.absent_ttl,

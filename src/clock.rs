@@ -17,10 +17,15 @@ pub fn now() -> Duration {
 }
 
 /// Wall clock, milliseconds since the epoch; for comparing with record timestamps.
-#[expect(clippy::disallowed_methods, reason = "this is the clock")]
 pub fn wall_millis() -> i64 {
+    wall_micros() / 1000
+}
+
+/// Wall clock, microseconds since the epoch.
+#[expect(clippy::disallowed_methods, reason = "this is the clock")]
+pub fn wall_micros() -> i64 {
     let elapsed = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
+    i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,5 @@
-//! A broker that freezes, and one that is terminated and comes back, under load: nothing is lost, nothing doubled.
+//! A broker that freezes, or dies and comes back, under load: nothing is lost, nothing doubled,
+//! whatever markers the broker has lost with it.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,15 +21,22 @@ const PARTITIONS: i32 = 4;
 const FROZEN: Duration = Duration::from_secs(5);
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Settles a day with two instances while `trouble` befalls the broker, then proves the result.
-fn prove_through(seed: u64, trouble: impl Fn(&Pipeline, &dyn Fn(u64))) {
+/// Longer than any freeze here, on a busy machine too.
+const LONG_SESSION: &str = "60000";
+/// Shorter than a freeze: the frozen broker is fenced meanwhile, and can lose the markers of ended
+/// transactions.
+const SHORT_SESSION: &str = "3000";
+/// As brokers have it when nothing is said. One that is killed comes back when it is over.
+const DEFAULT_SESSION: &str = "9000";
+
+/// Settles a day with two instances while `trouble` befalls a broker with this
+/// `broker.session.timeout.ms`, then proves the result.
+fn prove_through(seed: u64, session: &str, trouble: impl Fn(&Pipeline, &dyn Fn(u64))) {
     let mut options = PipelineOptions::new().unwrap();
     options.binary = env!("CARGO_BIN_EXE_settle").into();
     options.partitions = PARTITIONS;
-    // Longer than any freeze here, on a busy machine too: a frozen broker that is fenced meanwhile
-    // can lose the markers of ended transactions.
     let properties = &mut options.cluster.kafka.properties;
-    properties.insert("broker.session.timeout.ms".to_owned(), "60000".to_owned());
+    properties.insert("broker.session.timeout.ms".to_owned(), session.to_owned());
     let pipeline = Pipeline::start(&options).unwrap();
     let sending = SendOptions {
         per_second: Some(PER_SECOND),
@@ -63,22 +71,40 @@ fn prove_through(seed: u64, trouble: impl Fn(&Pipeline, &dyn Fn(u64))) {
     assert!(proof.findings.hold(), "{}", report::proof(&proof));
 }
 
+fn freeze_again_and_again(pipeline: &Pipeline, wait_sent: &dyn Fn(u64)) {
+    for count in [2000, 5000, 8000] {
+        wait_sent(count);
+        pipeline.cluster.kafka.pause();
+        // The trouble itself, not a wait for something.
+        thread::sleep(FROZEN);
+        pipeline.cluster.kafka.resume();
+    }
+}
+
 #[test]
 fn a_broker_that_freezes_again_and_again_loses_and_doubles_nothing() {
-    prove_through(31, |pipeline, wait_sent| {
+    prove_through(31, LONG_SESSION, freeze_again_and_again);
+}
+
+#[test]
+fn a_broker_that_is_fenced_while_it_is_frozen_loses_and_doubles_nothing() {
+    prove_through(33, SHORT_SESSION, freeze_again_and_again);
+}
+
+#[test]
+fn a_broker_that_is_killed_loses_and_doubles_nothing() {
+    prove_through(34, DEFAULT_SESSION, |pipeline, wait_sent| {
         for count in [2000, 5000, 8000] {
             wait_sent(count);
-            pipeline.cluster.kafka.pause();
-            // The trouble itself, not a wait for something.
-            thread::sleep(FROZEN);
-            pipeline.cluster.kafka.resume();
+            pipeline.cluster.kafka.kill();
+            pipeline.cluster.kafka.restart().unwrap();
         }
     });
 }
 
 #[test]
 fn a_broker_that_is_restarted_loses_and_doubles_nothing() {
-    prove_through(32, |pipeline, wait_sent| {
+    prove_through(32, LONG_SESSION, |pipeline, wait_sent| {
         for count in [3000, 7000] {
             wait_sent(count);
             pipeline.cluster.kafka.terminate().unwrap();

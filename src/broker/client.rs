@@ -262,12 +262,12 @@ impl Settings {
         config
     }
 
-    /// A client without a group: reads logs, asks for watermarks.
+    /// A client that is no member of the group: reads logs, asks for watermarks and offsets.
     pub(super) fn reader(&self, name: &str, isolation: &str) -> ClientConfig {
         let client_id = format!("settle|{}|{name}", self.instance_id);
         let mut config = self.base(client_id, &PRODUCER_ONLY);
         config
-            .set("group.id", format!("{}-{name}", self.application_id))
+            .set("group.id", &self.application_id)
             .set("isolation.level", isolation)
             .set("auto.offset.reset", "error")
             .set("enable.auto.commit", "false")

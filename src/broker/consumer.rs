@@ -13,7 +13,7 @@ use std::time::Duration;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
@@ -238,34 +238,6 @@ impl Consumer {
             Offset::Offset(offset) => Some(offset),
             _ => None,
         }))
-    }
-
-    /// The group's committed offsets, stable ones only: a pending offset of an undecided
-    /// transaction is waited for.
-    pub fn committed(&self, partitions: &[Partition]) -> Result<Vec<Option<i64>>, Error> {
-        let attempt = "read the committed offsets";
-        let asked = list(
-            &self.names,
-            partitions.iter().map(|partition| (*partition, None)),
-        );
-        let answer = self
-            .client
-            .committed_offsets(asked, CALL_TIMEOUT)
-            .map_err(|error| classify::call(attempt, &error))?;
-        partitions
-            .iter()
-            .map(|partition| {
-                let element = answer
-                    .find_partition(self.names.of(partition.topic), partition.number)
-                    .ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))
-                    .and_then(|element| element.error().map(|()| element.offset()))
-                    .map_err(|error| classify::call(attempt, &error))?;
-                match element {
-                    Offset::Offset(offset) => Ok(Some(offset)),
-                    _ => Ok(None),
-                }
-            })
-            .collect()
     }
 
     /// Proof of membership, for the transaction that is about to be committed.

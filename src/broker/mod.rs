@@ -5,12 +5,15 @@ pub mod admin;
 pub mod classify;
 pub mod client;
 pub mod consumer;
+mod ends;
 pub mod feeder;
+pub mod mark;
 pub mod member;
 pub mod monitor;
 pub mod native;
 pub mod producer;
 pub mod reader;
+pub mod scan;
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! A transactional producer over librdkafka's C interface: the one file with `unsafe`.
+//! A transactional producer over librdkafka's C interface.
 //!
 //! The safe crate cannot hook the interceptor that tells of requests without an answer, waits 100
 //! ms in every commit, and hides the generation of group metadata. All three decide whether a
@@ -452,6 +452,14 @@ impl Client {
         // SAFETY: the handle is live; the error object is owned by `outcome`.
         outcome("commit the transaction", unsafe {
             rd::rd_kafka_commit_transaction(self.handle.as_ptr(), millis(timeout))
+        })
+    }
+
+    /// Aborts. An error may leave the outcome unknown.
+    pub(super) fn abort(&self, timeout: Duration) -> Result<(), Error> {
+        // SAFETY: as above.
+        outcome("abort the transaction", unsafe {
+            rd::rd_kafka_abort_transaction(self.handle.as_ptr(), millis(timeout))
         })
     }
 }

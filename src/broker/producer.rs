@@ -6,6 +6,7 @@
 //! go without an answer is never used for another transaction: a new client takes the
 //! transactional id over, and the new epoch refuses every late copy.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::sync::mpsc;
 use std::thread;
@@ -15,6 +16,7 @@ use rdkafka::config::ClientConfig;
 
 use crate::broker::classify::{Error, Reaction};
 use crate::broker::client::{CALL_TIMEOUT, Settings};
+use crate::broker::mark::{MARK_HEADER, Mark};
 use crate::broker::native::{Client, Membership, Outgoing};
 use crate::broker::{Names, Partition};
 use crate::clock;
@@ -26,11 +28,13 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
 
 pub struct Producer {
+    transactional_id: String,
     config: ClientConfig,
     names: Names,
-    topics: Vec<(crate::broker::Topic, CString)>,
     client: Option<Client>,
     standby: Option<mpsc::Receiver<Result<Client, Error>>>,
+    /// When the last transaction began, as its mark says.
+    began: i64,
 }
 
 /// Proof that a transaction is committed, and where its records went. Local state advances only
@@ -56,20 +60,39 @@ impl Committed {
 /// An open transaction. Dropping it leaves the producer unusable until it is replaced.
 pub struct Transaction<'a> {
     producer: &'a mut Producer,
+    mark: String,
+    /// Partitions that have their marked record.
+    marked: BTreeSet<Partition>,
 }
 
 impl Producer {
     /// A producer without an epoch: [`Producer::replace`] gives it one.
     pub fn new(settings: &Settings, worker: usize) -> Self {
+        let id = settings.transactional_id(worker);
+        Self::with(settings.producer(worker), settings, id)
+    }
+
+    /// One that takes the place of another instance's, to end what that one has left.
+    pub fn successor(settings: &Settings, transactional_id: &str) -> Self {
+        let config = settings.successor(transactional_id);
+        Self::with(config, settings, transactional_id.to_owned())
+    }
+
+    fn with(config: ClientConfig, settings: &Settings, transactional_id: String) -> Self {
         let mut producer = Self {
-            config: settings.producer(worker),
+            transactional_id,
+            config,
             names: settings.topics.clone(),
-            topics: Vec::new(),
             client: None,
             standby: None,
+            began: 0,
         };
         producer.prepare_standby();
         producer
+    }
+
+    pub fn transactional_id(&self) -> &str {
+        &self.transactional_id
     }
 
     /// Whether it can take another transaction as it is.
@@ -148,7 +171,16 @@ impl Producer {
             "a suspect producer must be replaced before the next begin"
         );
         self.client().begin()?;
-        Ok(Transaction { producer: self })
+        self.began = clock::wall_micros().max(self.began + 1);
+        let mark = Mark {
+            transactional_id: self.transactional_id.clone(),
+            began: self.began,
+        };
+        Ok(Transaction {
+            producer: self,
+            mark: mark.to_string(),
+            marked: BTreeSet::new(),
+        })
     }
 
     fn client(&self) -> &Client {
@@ -156,26 +188,6 @@ impl Producer {
             .as_ref()
             .expect("a transaction needs an initialised client")
     }
-
-    fn topic_name(&mut self, topic: crate::broker::Topic) -> CString {
-        if let Some((_, name)) = self.topics.iter().find(|(known, _)| *known == topic) {
-            return name.clone();
-        }
-        let name = CString::new(self.names.of(topic)).expect("topic names are checked");
-        self.topics.push((topic, name.clone()));
-        name
-    }
-}
-
-/// Ends the transaction that another instance has left open, by taking its transactional id over
-/// for a moment. Should that instance live after all, it is fenced once and takes up again.
-pub fn end_transaction_of(settings: &Settings, transactional_id: &str) -> Result<(), Error> {
-    let config = settings.successor(transactional_id);
-    let client = Client::new(&config, &settings.topics)?;
-    client.warm_up(CALL_TIMEOUT);
-    let result = initialise(&client);
-    thread::spawn(move || drop(client));
-    result
 }
 
 /// `init_transactions`; asked again while the predecessor's markers are under way.
@@ -195,6 +207,18 @@ fn initialise(client: &Client) -> Result<(), Error> {
 
 impl Transaction<'_> {
     pub fn send(&mut self, record: &Outgoing) -> Result<(), Error> {
+        if self.marked.insert(record.partition) {
+            let mut headers = record.headers.to_vec();
+            headers.push((MARK_HEADER, self.mark.clone()));
+            return self.queue(&Outgoing {
+                headers: &headers,
+                ..*record
+            });
+        }
+        self.queue(record)
+    }
+
+    fn queue(&self, record: &Outgoing) -> Result<(), Error> {
         let client = self.producer.client();
         if client.send(record)? {
             return Ok(());
@@ -225,19 +249,47 @@ impl Transaction<'_> {
     ) -> Result<Committed, Error> {
         self.producer.client().flush(FLUSH_TIMEOUT)?;
         let receipts = self.producer.client().take_receipts();
+        self.send_offsets(positions, &membership()?)?;
+        self.producer.client().commit(CALL_TIMEOUT)?;
+        Ok(Committed { receipts })
+    }
+
+    /// Ends it with the same outcome as an earlier transaction of this id whose markers a broker
+    /// has lost: its marker is the first that these partitions get, and decides both.
+    pub fn end_like(self, was_committed: bool) -> Result<(), Error> {
+        let client = self.producer.client();
+        client.flush(FLUSH_TIMEOUT)?;
+        if was_committed {
+            client.commit(CALL_TIMEOUT)
+        } else {
+            client.abort(CALL_TIMEOUT)
+        }
+    }
+
+    /// Takes back offsets of the group that an earlier transaction of this id has left undecided.
+    pub fn withdraw_offsets(
+        self,
+        positions: &[(Partition, i64)],
+        membership: &Membership,
+    ) -> Result<(), Error> {
+        self.send_offsets(positions, membership)?;
+        self.producer.client().abort(CALL_TIMEOUT)
+    }
+
+    fn send_offsets(
+        &self,
+        positions: &[(Partition, i64)],
+        membership: &Membership,
+    ) -> Result<(), Error> {
         let offsets: Vec<_> = positions
             .iter()
             .map(|(partition, next)| {
-                (
-                    self.producer.topic_name(partition.topic),
-                    partition.number,
-                    *next,
-                )
+                let name = self.producer.names.of(partition.topic);
+                let name = CString::new(name).expect("topic names are checked");
+                (name, partition.number, *next)
             })
             .collect();
         let client = self.producer.client();
-        client.send_offsets(&offsets, &membership()?, CALL_TIMEOUT)?;
-        client.commit(CALL_TIMEOUT)?;
-        Ok(Committed { receipts })
+        client.send_offsets(&offsets, membership, CALL_TIMEOUT)
     }
 }

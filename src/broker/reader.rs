@@ -6,17 +6,26 @@ use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::Offset;
 
 use crate::broker::classify::{self, Error, Reaction, Stop};
 use crate::broker::client::{CALL_TIMEOUT, Quiet, Settings, list};
+use crate::broker::ends;
+use crate::broker::scan::Isolation;
 use crate::broker::{Bounds, Names, Partition, Record};
-use crate::clock;
 
-/// Longest look at undecided records.
-const PEEK_TIMEOUT: Duration = Duration::from_millis(500);
-const PEEK_WAIT: Duration = Duration::from_millis(20);
+/// Offsets that are not stable after so long hang in a transaction that nobody will end soon.
+const STABLE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a group has committed for some partitions, in their order; `None` where nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GroupOffsets {
+    Stable(Vec<Option<i64>>),
+    /// An undecided transaction would change some of them; these are the ones from before it.
+    Undecided(Vec<Option<i64>>),
+}
 
 pub struct Reader {
     config: ClientConfig,
@@ -53,9 +62,11 @@ fn create(config: &ClientConfig) -> Result<BaseConsumer<Quiet>, Error> {
 }
 
 impl Reader {
-    pub fn new(settings: &Settings, worker: usize) -> Result<Self, Error> {
-        let config = settings.reader(&format!("reader-{worker}"), "read_committed");
-        let watermarks = settings.reader(&format!("watermarks-{worker}"), "read_uncommitted");
+    pub fn new(settings: &Settings, name: &str) -> Result<Self, Error> {
+        let committed = Isolation::Committed.as_str();
+        let uncommitted = Isolation::Uncommitted.as_str();
+        let config = settings.reader(&format!("reader-{name}"), committed);
+        let watermarks = settings.reader(&format!("watermarks-{name}"), uncommitted);
         Ok(Self {
             client: create(&config)?,
             config,
@@ -78,16 +89,58 @@ impl Reader {
             .map_err(|error| classify::call("read the end of a log", &error))
     }
 
-    /// How far a read-committed reader can come: below the first undecided record.
-    pub fn stable_end(&self, partition: Partition) -> Result<i64, Error> {
-        self.client
-            .fetch_watermarks(
-                self.names.of(partition.topic),
-                partition.number,
-                CALL_TIMEOUT,
-            )
-            .map(|(_, end)| end)
-            .map_err(|error| classify::call("read the stable end of a log", &error))
+    /// Where these logs end, in their order: at the first undecided record for a reader of
+    /// committed records, else at the high watermark.
+    pub fn ends(&self, partitions: &[Partition], isolation: Isolation) -> Result<Vec<i64>, Error> {
+        let client = self.watermarks.client().native_ptr();
+        ends::ends(client, (&self.names, partitions), isolation, CALL_TIMEOUT)
+            .map_err(|error| classify::call("read the ends of logs", &error))
+    }
+
+    fn client_of(&self, isolation: Isolation) -> &BaseConsumer<Quiet> {
+        match isolation {
+            Isolation::Committed => &self.client,
+            Isolation::Uncommitted => &self.watermarks,
+        }
+    }
+
+    /// The group's committed offsets. Asked by a client that is no member: a member's requests
+    /// queue behind its own request to join, which may wait for others.
+    pub fn committed(&self, partitions: &[Partition]) -> Result<GroupOffsets, Error> {
+        match self.offsets_seen(Isolation::Committed, partitions, STABLE_TIMEOUT) {
+            Ok(offsets) => Ok(GroupOffsets::Stable(offsets)),
+            // The library asks again in silence while a transaction is undecided.
+            Err(KafkaError::MetadataFetch(Code::OperationTimedOut)) => {
+                let seen = self.offsets_seen(Isolation::Uncommitted, partitions, CALL_TIMEOUT);
+                seen.map(GroupOffsets::Undecided)
+            }
+            Err(error) => Err(error),
+        }
+        .map_err(|error| classify::call("read the committed offsets", &error))
+    }
+
+    fn offsets_seen(
+        &self,
+        isolation: Isolation,
+        partitions: &[Partition],
+        timeout: Duration,
+    ) -> Result<Vec<Option<i64>>, KafkaError> {
+        let places = partitions.iter().map(|partition| (*partition, None));
+        let asked = list(&self.names, places);
+        let answer = self
+            .client_of(isolation)
+            .committed_offsets(asked, timeout)?;
+        let offset = |partition: &Partition| {
+            let name = self.names.of(partition.topic);
+            let element = answer.find_partition(name, partition.number);
+            let element = element.ok_or(KafkaError::OffsetFetch(Code::UnknownPartition))?;
+            element.error()?;
+            match element.offset() {
+                Offset::Offset(offset) => Ok(Some(offset)),
+                _ => Ok(None),
+            }
+        };
+        partitions.iter().map(offset).collect()
     }
 
     /// The first offset whose record is not older than `timestamp` (milliseconds), or `None` when
@@ -179,38 +232,6 @@ impl Reader {
                 Ok(None)
             }
         }
-    }
-
-    /// Shows the records from `from` on, undecided ones too, until `stop` says so or the log ends.
-    pub fn peek(
-        &self,
-        partition: Partition,
-        from: i64,
-        mut stop: impl FnMut(&Record) -> bool,
-    ) -> Result<(), Error> {
-        let attempt = "look at undecided records";
-        let classified = |error| classify::call(attempt, &error);
-        let end = self.bounds(partition)?.high;
-        self.watermarks
-            .incremental_assign(&list(&self.names, [(partition, Some(from))]))
-            .map_err(classified)?;
-        let deadline = clock::now() + PEEK_TIMEOUT;
-        while clock::now() < deadline {
-            match self.watermarks.poll(PEEK_WAIT) {
-                Some(Ok(message)) => {
-                    let fetched = Fetched { message, partition };
-                    let record = fetched.record();
-                    if stop(&record) || record.offset + 1 >= end {
-                        break;
-                    }
-                }
-                Some(Err(error)) => tracing::debug!(%error, attempt),
-                None => {}
-            }
-        }
-        self.watermarks
-            .incremental_unassign(&list(&self.names, [(partition, None)]))
-            .map_err(classified)
     }
 
     /// Where reading has come to, control markers included.

@@ -16,6 +16,10 @@ const VERSION: u8 = 1;
 /// Key of the position record of a changelog; rule keys never begin with `@`.
 pub const POSITION_KEY: &[u8] = b"@position";
 
+/// Key of a record without a value that says nothing. It stands where the end of a transaction
+/// whose markers a broker had lost was written again; readers go on behind it.
+pub const TOUCH_KEY: &[u8] = b"@touch";
+
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum Error {
     #[error("empty value")]

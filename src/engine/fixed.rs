@@ -1,8 +1,9 @@
 //! What is the same for every batch of a worker, and the time of the batch at hand.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::broker::Names;
+use crate::broker::{Names, Partition, Topic};
 use crate::domain::classify::Exclude;
 
 /// Partition counts of the topics that the engine addresses by number.
@@ -15,12 +16,34 @@ pub struct Partitions {
     pub dead_letter: i32,
 }
 
+impl Partitions {
+    /// Every partition that a worker may write to.
+    pub fn written(self) -> Vec<Partition> {
+        let topics = [
+            (Topic::Bases, self.bases),
+            (Topic::Rules, self.bases),
+            (Topic::Settlements, self.bases),
+            (Topic::Statistics, self.bases),
+            (Topic::Exclusions, self.exclusions),
+            (Topic::DeadLetter, self.dead_letter),
+            (Topic::Changelog, self.bases),
+            (Topic::IngestChangelog, self.source),
+        ];
+        let partitions = topics
+            .into_iter()
+            .flat_map(|(topic, count)| (0..count).map(move |number| Partition::new(topic, number)));
+        partitions.collect()
+    }
+}
+
 #[derive(Clone)]
 pub struct Fixed {
     pub application_id: String,
     pub transactional_id: String,
     pub names: Names,
     pub partitions: Partitions,
+    /// [`Partitions::written`].
+    pub written: Arc<[Partition]>,
     pub exclude: Exclude,
     pub default_payout_days: u32,
     pub absent_ttl: Duration,

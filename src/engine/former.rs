@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use crate::broker::client::Settings;
 use crate::broker::monitor::Members;
-use crate::broker::producer::end_transaction_of;
 use crate::clock;
+use crate::engine::fixed::Fixed;
+use crate::engine::hanging::end_left_by;
 
 /// Writers that stand in the position records of partitions that were taken over.
 pub struct FormerWriters {
@@ -40,7 +41,7 @@ impl FormerWriters {
 
     /// Ends the transactions of those that the group no longer counts among its members. Who still
     /// is one has handed its partition over in order, and has no transaction open there.
-    pub fn end_transactions(&mut self, settings: &Settings) {
+    pub fn end_transactions(&mut self, settings: &Settings, fixed: &Fixed) {
         if self.waiting.is_empty() {
             return;
         }
@@ -56,12 +57,19 @@ impl FormerWriters {
             if members.transactional_ids.contains(&id) {
                 continue;
             }
-            let settings = settings.clone();
-            // It may wait for the broker, and no payment must.
-            thread::spawn(move || match end_transaction_of(&settings, &id) {
-                Ok(()) => tracing::info!(transactional_id = id, "ended what a former owner left"),
-                Err(error) => tracing::warn!(transactional_id = id, %error, "former owner"),
-            });
+            end(settings, fixed, id);
         }
     }
+}
+
+/// Ends what `transactional_id` has left, in the background: it may wait for the broker, and no
+/// payment must.
+pub fn end(settings: &Settings, fixed: &Fixed, transactional_id: String) {
+    let (settings, written) = (settings.clone(), Arc::clone(&fixed.written));
+    thread::spawn(
+        move || match end_left_by(&settings, &written, &transactional_id) {
+            Ok(()) => tracing::info!(transactional_id, "ended what a former owner left"),
+            Err(error) => tracing::warn!(transactional_id, %error, "former owner"),
+        },
+    );
 }

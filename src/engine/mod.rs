@@ -7,6 +7,7 @@ mod dead_letter;
 pub mod failure;
 pub mod fixed;
 mod former;
+mod hanging;
 mod inbox;
 mod ingest;
 mod outbox;

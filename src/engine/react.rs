@@ -114,7 +114,7 @@ impl Worker {
 
     /// Forgets everything that is not committed. The new producer decides the open transaction,
     /// and every task reads from the log what became of it.
-    fn recover(&mut self) {
+    pub(super) fn recover(&mut self) {
         self.metrics.transactions_replaced.increment(1);
         self.outbox.clear();
         self.producer.retire();

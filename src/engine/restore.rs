@@ -6,13 +6,16 @@
 //! The same is done after every failure whose outcome is unknown; the position record in the log
 //! says whether the transaction was committed.
 
+use std::path::Path;
 use std::time::Duration;
 
-use crate::broker::producer::end_transaction_of;
+use crate::broker::reader::GroupOffsets;
+use crate::broker::scan::{Isolation, Range, scan};
 use crate::broker::{Bounds, Partition, Record, Topic};
 use crate::clock;
-use crate::codec::stored::{POSITION_KEY, Position};
+use crate::codec::stored::{POSITION_KEY, Position, TOUCH_KEY};
 use crate::engine::failure::Failure;
+use crate::engine::former;
 use crate::engine::inbox::Item;
 use crate::engine::start::{Facts, Recorded, decide};
 use crate::engine::tasks::{Life, Tasks};
@@ -54,7 +57,7 @@ impl Worker {
         if new.is_empty() {
             return Ok(());
         }
-        let offsets = self.consumer.committed(&new)?;
+        let offsets = self.group_offsets(&new)?;
         for (partition, group) in new.into_iter().zip(offsets) {
             self.open(partition)?;
             let restore = self.begin_restore(partition, group)?;
@@ -62,6 +65,31 @@ impl Worker {
             self.tasks.lives.insert(partition, Life::Restoring(restore));
         }
         Ok(())
+    }
+
+    /// The group's offsets of these partitions. A transaction that is over can have left offsets
+    /// undecided (docs/kafka.md, section 7): one of ours is taken back, for the position records
+    /// say what it came to. Another's is not waited for either.
+    fn group_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<i64>>, Failure> {
+        let offsets = match self.reader.committed(partitions)? {
+            GroupOffsets::Stable(offsets) => return Ok(offsets),
+            GroupOffsets::Undecided(offsets) => offsets,
+        };
+        tracing::warn!(
+            worker = self.number,
+            "the group's offsets are part of an undecided transaction; withdrawing them if they \
+             are of this instance, and going on from the positions in the changelogs"
+        );
+        let places = partitions.iter().zip(&offsets);
+        let places: Vec<(Partition, i64)> = places
+            .map(|(partition, offset)| (*partition, offset.unwrap_or(0)))
+            .collect();
+        let membership = self.consumer.membership()?;
+        let transaction = self.producer.begin()?;
+        transaction.withdraw_offsets(&places, &membership)?;
+        let (GroupOffsets::Stable(offsets) | GroupOffsets::Undecided(offsets)) =
+            self.reader.committed(partitions)?;
+        Ok(offsets)
     }
 
     fn begin_restore(
@@ -86,10 +114,13 @@ impl Worker {
         let mut ends = Vec::new();
         for (log, next) in logs {
             let bounds = self.reader.bounds(log)?;
+            let mut from = next;
             if log.topic != Topic::Rules {
                 self.check_changelog(partition, log, next, bounds)?;
+                // The store's own last record is read again, to see that it is committed.
+                from = next - 1;
             }
-            let from = next.clamp(bounds.low, bounds.high);
+            let from = from.clamp(bounds.low, bounds.high);
             self.reader.start(log, from)?;
             ends.push((log, bounds.high));
         }
@@ -114,10 +145,7 @@ impl Worker {
         bounds: Bounds,
     ) -> Result<(), Failure> {
         if next > bounds.high {
-            let path = match partition.topic {
-                Topic::Source => self.tasks.ingest[&partition.number].store.path(),
-                _ => self.tasks.settle[&partition.number].store.path(),
-            };
+            let (path, _) = self.store_of(partition);
             return Err(Failure::State(state::Error::Damaged {
                 path: path.to_owned(),
                 reason: format!(
@@ -136,6 +164,17 @@ impl Worker {
             )));
         }
         Ok(())
+    }
+
+    /// The file of an open task, and how far it has taken its changelog over.
+    fn store_of(&self, partition: Partition) -> (&Path, i64) {
+        if partition.topic == Topic::Source {
+            let store = &self.tasks.ingest[&partition.number].store;
+            (store.path(), store.positions().changelog)
+        } else {
+            let store = &self.tasks.settle[&partition.number].store;
+            (store.path(), store.positions().changelog)
+        }
     }
 
     /// Reads the logs of restoring tasks and the rules topic.
@@ -185,8 +224,8 @@ impl Worker {
     }
 
     /// A log that does not go on: the transaction of an instance that is gone keeps readers from
-    /// going on until it times out. Its writer stands in its position record, and whoever takes
-    /// that one's partitions over may end it at once.
+    /// going on until it times out. Its first record says whose it is, and whoever takes that one's
+    /// partitions over may end it at once. What hangs of our own is found by [`Worker::look_out`].
     fn look_after(
         &mut self,
         partition: Partition,
@@ -207,62 +246,69 @@ impl Worker {
             return Ok(());
         }
         restore.stands.1 = now + ABANDONED_PAUSE;
-        if self.reader.stable_end(log)? > position {
+        let from = self.reader.ends(&[log], Isolation::Committed)?[0];
+        let to = self.reader.bounds(log)?.high;
+        let range = Range {
+            partition: log,
+            from,
+            to,
+        };
+        if from > position || from >= to {
             return Ok(());
         }
-        let mut writer = None;
-        self.reader.peek(log, position, |record| {
-            let value = record.value.filter(|_| record.key == Some(POSITION_KEY));
-            writer = value.and_then(|value| Position::decode(value).ok());
-            writer.is_some()
-        })?;
-        let Some(writer) = writer.map(|position| position.transactional_id) else {
-            return Ok(());
-        };
+        let mut first = None;
+        scan(
+            &self.settings,
+            Isolation::Uncommitted,
+            &[range],
+            |_, mark| {
+                first = first.take().or(mark);
+            },
+        )?;
         let topic = self.fixed.names.of(log.topic);
         let ours = format!("{}:", self.fixed.application_id);
-        if writer == self.fixed.transactional_id {
-            tracing::error!(
+        match first.map(|mark| mark.transactional_id) {
+            Some(writer) if writer == self.fixed.transactional_id => {}
+            Some(writer) if writer.starts_with(&ours) => {
+                tracing::warn!(
+                    topic,
+                    partition = log.number,
+                    transactional_id = writer,
+                    "ending the open transaction of an instance that lost this partition"
+                );
+                former::end(&self.settings, &self.fixed, writer);
+            }
+            _ => tracing::error!(
                 topic,
                 partition = log.number,
-                offset = position,
-                "records of an ended transaction have no marker: a broker has lost it. This task \
-                 waits; docs/kafka.md, section 7, says when an operator may abort it"
-            );
-        } else if writer.starts_with(&ours) {
-            tracing::warn!(
-                topic,
-                partition = log.number,
-                transactional_id = writer,
-                "ending the open transaction of an instance that lost this partition"
-            );
-            end_transaction_of(&self.settings, &writer)?;
+                offset = from,
+                "an undecided transaction of another application keeps this changelog from being \
+                 read: nothing else may write to it. The task waits until it is ended"
+            ),
         }
         Ok(())
     }
 
     fn decide_start(&self, partition: Partition, restore: &Restore) -> Result<i64, Failure> {
         let topic = self.fixed.names.of(partition.topic);
-        let (next, changelog) = if partition.topic == Topic::Source {
-            let positions = self.tasks.ingest[&partition.number].store.positions();
-            (positions.source, positions.changelog)
-        } else {
-            let positions = self.tasks.settle[&partition.number].store.positions();
-            (positions.source, positions.changelog)
-        };
-        // A task that has started but never committed has a position and no record of it.
-        let in_store = (next >= 0 && changelog > 0).then_some(Recorded {
-            application_id: &self.fixed.application_id,
-            topic,
-            next,
-        });
-        let in_log = restore.position.as_ref().map(|position| Recorded {
+        let (path, changelog) = self.store_of(partition);
+        // Reading began at the record that the store ends with.
+        if changelog > 0 && restore.position.is_none() {
+            return Err(Failure::State(state::Error::Damaged {
+                path: path.to_owned(),
+                reason: format!(
+                    "it holds a transaction that the log does not: the record before {changelog} \
+                     of its changelog is not committed"
+                ),
+            }));
+        }
+        let recorded = restore.position.as_ref().map(|position| Recorded {
             application_id: &position.application_id,
             topic: &position.topic,
             next: position.next,
         });
         let facts = Facts {
-            recorded: in_log.or(in_store),
+            recorded,
             group: restore.group,
             source: restore.source,
             application_id: &self.fixed.application_id,
@@ -413,6 +459,7 @@ fn read_log(tasks: &mut Tasks, record: &Record, wall_now: i64) -> Result<(), Fai
                 task.replay(&item, wall_now)?;
             }
         }
+        Topic::IngestChangelog | Topic::Changelog if record.key == Some(TOUCH_KEY) => {}
         Topic::IngestChangelog => {
             let position = ingest_position(record)?;
             let partition = Partition::new(Topic::Source, number);

@@ -17,6 +17,7 @@ use crate::engine::background::Background;
 use crate::engine::failure::{Cause, Failure, Stopped, Todo};
 use crate::engine::fixed::Fixed;
 use crate::engine::former::FormerWriters;
+use crate::engine::hanging::Lookout;
 use crate::engine::outbox::Outbox;
 use crate::engine::status;
 use crate::engine::tasks::Tasks;
@@ -87,6 +88,7 @@ pub struct Worker {
     pub(super) status: Arc<status::Worker>,
     pub(super) stable_ends: StableEnds,
     pub(super) former_writers: FormerWriters,
+    pub(super) lookout: Lookout,
     pub(super) metrics: Metrics,
     background: Background,
     checkpoint_at: Duration,
@@ -112,7 +114,7 @@ impl Worker {
         Ok(Self {
             number,
             consumer: Consumer::join(&options.settings, number).map_err(failed)?,
-            reader: Reader::new(&options.settings, number).map_err(failed)?,
+            reader: Reader::new(&options.settings, &number.to_string()).map_err(failed)?,
             producer: Producer::new(&options.settings, number),
             settings: options.settings,
             fixed: options.fixed,
@@ -129,6 +131,7 @@ impl Worker {
             status: options.status,
             stable_ends: options.stable_ends,
             former_writers: FormerWriters::new(options.members),
+            lookout: Lookout::default(),
             metrics: Metrics::new(number),
             background: Background::start(),
             checkpoint_at: clock::now(),
@@ -156,6 +159,9 @@ impl Worker {
         self.fixed.wall_now = clock::wall_millis();
         self.gather()?;
         self.trust_producer()?;
+        if !self.look_out()? {
+            return Ok(());
+        }
         self.begin_restores()?;
         self.follow_logs()?;
         self.take_answers();
@@ -163,7 +169,8 @@ impl Worker {
         if !positions.is_empty() {
             self.commit(&positions)?;
         }
-        self.former_writers.end_transactions(&self.settings);
+        self.former_writers
+            .end_transactions(&self.settings, &self.fixed);
         self.hold_back()?;
         self.checkpoint()
     }
@@ -223,6 +230,7 @@ impl Worker {
             return Ok(());
         }
         self.producer.replace()?;
+        self.lookout.demand();
         self.metrics.producer_replaced(self.replacement);
         if self.replacement == Replacement::Suspect {
             tracing::warn!(

@@ -33,6 +33,9 @@ use crate::oracle::promise::{Findings, Promise};
 use crate::oracle::settled::{Run, Watch};
 use crate::topics_reader;
 
+/// Key of such a record.
+const TOUCH_KEY: &[u8] = b"@touch";
+
 /// What the proof says of a run.
 #[derive(Debug, Clone)]
 pub struct Proof {
@@ -86,7 +89,7 @@ pub fn prove(
     )?;
     each(bootstrap, &names.bases, &mut ledger, Ledger::base)?;
     each(bootstrap, &names.changelog, &mut ledger, Ledger::changelog)?;
-    each(bootstrap, &names.source, &mut ledger, Ledger::payment)?;
+    topics_reader::read(bootstrap, &names.source, |record| ledger.payment(record))?;
     if let Some(url) = &run.postgres {
         Database::connect(url)?
             .feed(&mut ledger)
@@ -123,12 +126,19 @@ pub fn prove(
     })
 }
 
+/// Reads a topic that the service writes. What stands where it ended a transaction again, whose
+/// markers a broker had lost, says nothing.
 fn each<'a>(
     bootstrap: &str,
     topic: &str,
     ledger: &mut Ledger<'a>,
     feed: impl Fn(&mut Ledger<'a>, &Record),
 ) -> Result<()> {
-    topics_reader::read(bootstrap, topic, |record| feed(ledger, record))?;
+    topics_reader::read(bootstrap, topic, |record| {
+        let says_nothing = record.key == Some(TOUCH_KEY) && record.value.is_none();
+        if !says_nothing {
+            feed(ledger, record);
+        }
+    })?;
     Ok(())
 }

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use crate::broker::{Partition, Topic};
-use crate::codec::stored::{KeyState, read_base};
+use crate::codec::stored::{KeyState, TOUCH_KEY, read_base};
 use crate::codec::wire::write_settlement;
 use crate::domain::classify::{DeadLetter, Defect};
 use crate::domain::payment::day;
@@ -73,6 +73,11 @@ impl<'a> Deciding<'a> {
 
     /// Settles one base; `false` when its rule is not known yet.
     pub(super) fn decide(&mut self, item: &Item, out: &mut Outbox) -> Result<bool, Error> {
+        if item.key == Some(TOUCH_KEY) {
+            self.decided.done += 1;
+            self.next = item.offset + 1;
+            return Ok(true);
+        }
         let (text, fields, base) = self.read(item)?;
         let index = match self.index.get(text) {
             Some(index) => *index,

@@ -9,6 +9,7 @@ use jiff::{RoundMode, Timestamp, Unit};
 
 use crate::broker::Topic;
 use crate::broker::member::Record;
+use crate::codec::stored::TOUCH_KEY;
 use crate::codec::wire::{
     DETAIL_HEADER, ExclusionJson, REASON_HEADER, SOURCE_HEADER, SettlementJson, StatisticsKey,
     StatisticsValue, read_rule,
@@ -123,7 +124,8 @@ pub fn row(topic: Topic, record: &Record) -> Result<Option<Row>, Unreadable> {
         let logged = payment(place, record.timestamp(), key, value);
         return Ok(Some(Row::Payment(logged)));
     }
-    if key.is_none() && value.is_none() && record.header(SOURCE_HEADER).is_none() {
+    let says_nothing = key.is_none_or(|key| key == TOUCH_KEY) && value.is_none();
+    if says_nothing && record.header(SOURCE_HEADER).is_none() {
         return Ok(None);
     }
     let row = match topic {

@@ -1,0 +1,303 @@
+//! Transactions whose markers a broker has lost.
+//!
+//! A broker that is killed or fenced at the wrong moment can forget to write the markers of a
+//! transaction that its coordinator holds for ended (docs/kafka.md, section 7). Its records hang:
+//! readers of committed records stop before them, and the next marker of the same transactional id
+//! decides them, whatever the first decision was. So before an id commits anything, its records
+//! that hang are looked for, and ended the way the rest of their transaction was: committed when
+//! any trace of it is committed, else aborted, which undoes a transaction that nobody has seen.
+//! Where the trace is the only one that is left, local state can be ahead of the log for a moment;
+//! restoring finds that (I3).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::broker::client::Settings;
+use crate::broker::mark::Mark;
+use crate::broker::native::Outgoing;
+use crate::broker::producer::Producer;
+use crate::broker::reader::{GroupOffsets, Reader};
+use crate::broker::scan::{Isolation, Range, scan};
+use crate::broker::{Partition, Topic};
+use crate::clock;
+use crate::codec::stored::{POSITION_KEY, Position, TOUCH_KEY};
+use crate::engine::failure::Failure;
+use crate::engine::worker::Worker;
+
+/// How often a running worker looks for log ends that stand still.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// How far the clocks of a broker and of this machine may differ.
+const CLOCKS_DIFFER_MILLIS: i64 = 5000;
+
+/// Pause between two looks at records that stand behind another writer's.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Longest wait for the other writer: its transaction has timed out then.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a search has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    Nothing,
+    /// Records of ours lie behind another writer's undecided ones: not known before those end.
+    Behind(Partition),
+    /// A transaction was ended again: what the logs say has changed.
+    Ended,
+}
+
+/// What a look at one log has shown of a writer.
+struct Trail {
+    mark: Mark,
+    /// Of its first undecided record.
+    offset: i64,
+    /// What its position record stands for, in a changelog.
+    position: Option<Position>,
+}
+
+/// Looks for hanging records, and ends their transactions.
+pub struct Search<'a> {
+    pub settings: &'a Settings,
+    pub reader: &'a Reader,
+    /// All partitions that a worker may write to.
+    pub written: &'a [Partition],
+}
+
+impl Search<'_> {
+    /// Ends what hangs of the producer's transactional id. The producer is initialised and has no
+    /// transaction open, so nothing undecided of its id can be alive.
+    pub fn end(&self, producer: &mut Producer) -> Result<Found, Failure> {
+        let stables = self.stuck()?;
+        self.end_in(&stables, producer)
+    }
+
+    /// Logs with undecided records, each with its stable end.
+    fn stuck(&self) -> Result<BTreeMap<Partition, i64>, Failure> {
+        // In this order: what is undecided at the high watermarks is below them.
+        let highs = self.reader.ends(self.written, Isolation::Uncommitted)?;
+        let stables = self.reader.ends(self.written, Isolation::Committed)?;
+        let ends = self.written.iter().zip(highs.into_iter().zip(stables));
+        Ok(ends
+            .filter(|(_, (high, stable))| stable < high)
+            .map(|(partition, (_, stable))| (*partition, stable))
+            .collect())
+    }
+
+    fn end_in(
+        &self,
+        stables: &BTreeMap<Partition, i64>,
+        producer: &mut Producer,
+    ) -> Result<Found, Failure> {
+        let trails = self.trails(stables, producer.transactional_id())?;
+        let mut hanging: BTreeMap<Mark, Vec<Partition>> = BTreeMap::new();
+        let mut found = Found::Nothing;
+        for (partition, trail) in &trails {
+            if stables.get(partition) == Some(&trail.offset) {
+                let partitions = hanging.entry(trail.mark.clone()).or_default();
+                partitions.push(*partition);
+            } else {
+                found = Found::Behind(*partition);
+            }
+        }
+        for (mark, partitions) in hanging {
+            let positions = partitions
+                .iter()
+                .filter_map(|partition| next_of(*partition, trails[partition].position.as_ref()?))
+                .collect::<Vec<_>>();
+            let committed = self.was_committed(&mark, &positions)?;
+            let places: Vec<String> = partitions
+                .iter()
+                .map(|at| format!("{}/{}", self.settings.topics.of(at.topic), at.number))
+                .collect();
+            tracing::warn!(
+                transaction = %mark, committed, partitions = places.join(" "),
+                "a broker has lost markers of this transaction; ending it again"
+            );
+            let mut transaction = producer.begin()?;
+            for partition in &partitions {
+                transaction.send(&Outgoing {
+                    partition: *partition,
+                    key: Some(TOUCH_KEY),
+                    value: None,
+                    headers: &[],
+                    receipt: None,
+                })?;
+            }
+            transaction.end_like(committed)?;
+            found = Found::Ended;
+        }
+        Ok(found)
+    }
+
+    /// The first undecided records of `transactional_id` in each of these logs.
+    fn trails(
+        &self,
+        stables: &BTreeMap<Partition, i64>,
+        transactional_id: &str,
+    ) -> Result<BTreeMap<Partition, Trail>, Failure> {
+        let partitions: Vec<Partition> = stables.keys().copied().collect();
+        let highs = self.reader.ends(&partitions, Isolation::Uncommitted)?;
+        let ranges: Vec<Range> = stables
+            .iter()
+            .zip(highs)
+            .map(|((partition, from), to)| Range {
+                partition: *partition,
+                from: *from,
+                to,
+            })
+            .collect();
+        let mut trails: BTreeMap<Partition, Trail> = BTreeMap::new();
+        let isolation = Isolation::Uncommitted;
+        scan(self.settings, isolation, &ranges, |record, mark| {
+            if let Some(mark) = mark.filter(|mark| mark.transactional_id == transactional_id) {
+                trails.entry(record.partition).or_insert(Trail {
+                    mark,
+                    offset: record.offset,
+                    position: None,
+                });
+            }
+            let Some(trail) = trails.get_mut(&record.partition) else {
+                return;
+            };
+            let value = record.value.filter(|_| record.key == Some(POSITION_KEY));
+            let position = value.and_then(|value| Position::decode(value).ok());
+            let position = position.filter(|it| it.transactional_id == transactional_id);
+            if trail.position.is_none() {
+                trail.position = position;
+            }
+        })?;
+        Ok(trails)
+    }
+
+    /// Whether any trace of the transaction is committed: an offset of the group, or a record.
+    fn was_committed(&self, mark: &Mark, positions: &[(Partition, i64)]) -> Result<bool, Failure> {
+        let tasks: Vec<Partition> = positions.iter().map(|(task, _)| *task).collect();
+        if !tasks.is_empty() {
+            let (GroupOffsets::Stable(offsets) | GroupOffsets::Undecided(offsets)) =
+                self.reader.committed(&tasks)?;
+            let mut both = offsets.iter().zip(positions);
+            if both.any(|(offset, (_, next))| *offset == Some(*next)) {
+                return Ok(true);
+            }
+        }
+        let stables = self.reader.ends(self.written, Isolation::Committed)?;
+        let since = mark.began / 1000 - CLOCKS_DIFFER_MILLIS;
+        let mut ranges = Vec::new();
+        for (partition, to) in self.written.iter().zip(stables) {
+            if let Some(from) = self.reader.offset_at(*partition, since)? {
+                ranges.push(Range {
+                    partition: *partition,
+                    from,
+                    to,
+                });
+            }
+        }
+        let mut is_seen = false;
+        scan(self.settings, Isolation::Committed, &ranges, |_, seen| {
+            is_seen |= seen.as_ref() == Some(mark);
+        })?;
+        Ok(is_seen)
+    }
+}
+
+/// The task of a position record, and its next source offset.
+fn next_of(changelog: Partition, position: &Position) -> Option<(Partition, i64)> {
+    let topic = match changelog.topic {
+        Topic::IngestChangelog => Topic::Source,
+        Topic::Changelog => Topic::Bases,
+        _ => return None,
+    };
+    Some((Partition::new(topic, changelog.number), position.next))
+}
+
+/// Ends everything that another instance has left: its open transaction, by taking its
+/// transactional id over for a moment, and what hangs of that id. Should it live after all, it is
+/// fenced once and takes up again.
+pub fn end_left_by(
+    settings: &Settings,
+    written: &[Partition],
+    transactional_id: &str,
+) -> Result<(), Failure> {
+    let mut producer = Producer::successor(settings, transactional_id);
+    producer.replace()?;
+    let reader = Reader::new(settings, "successor")?;
+    let search = Search {
+        settings,
+        reader: &reader,
+        written,
+    };
+    let deadline = clock::now() + PATIENCE;
+    while search.end(&mut producer)? != Found::Nothing && clock::now() < deadline {
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
+}
+
+/// When a worker has looked for hanging records, and what stood still then.
+#[derive(Default)]
+pub struct Lookout {
+    /// The transactional id was taken over since the last search: it must not commit before the
+    /// next.
+    is_due: bool,
+    next_at: Duration,
+    stood: BTreeMap<Partition, i64>,
+    behind_since: Option<Duration>,
+}
+
+impl Lookout {
+    pub fn demand(&mut self) {
+        self.is_due = true;
+    }
+}
+
+impl Worker {
+    /// Looks for hanging records when that is due. `false` while it is not known whether there are
+    /// any: nothing may be committed.
+    pub(super) fn look_out(&mut self) -> Result<bool, Failure> {
+        let now = self.fixed.now;
+        if !self.lookout.is_due && now < self.lookout.next_at {
+            return Ok(true);
+        }
+        let search = Search {
+            settings: &self.settings,
+            reader: &self.reader,
+            written: &self.fixed.written,
+        };
+        let found = if self.lookout.is_due {
+            search.end(&mut self.producer)?
+        } else {
+            // Markers of the last transaction may be under way; what stood for a whole interval
+            // hangs, or belongs to others.
+            let stood = search.stuck()?;
+            let still: BTreeMap<_, _> = stood
+                .iter()
+                .filter(|(partition, end)| self.lookout.stood.get(partition) == Some(end))
+                .map(|(partition, end)| (*partition, *end))
+                .collect();
+            self.lookout.stood = stood;
+            search.end_in(&still, &mut self.producer)?
+        };
+        self.lookout.next_at = now + INTERVAL;
+        match found {
+            Found::Nothing => {}
+            Found::Ended => self.recover(),
+            Found::Behind(partition) if self.lookout.is_due => {
+                let since = *self.lookout.behind_since.get_or_insert(now);
+                if now.saturating_sub(since) >= INTERVAL {
+                    self.lookout.behind_since = Some(now);
+                    tracing::warn!(
+                        topic = self.fixed.names.of(partition.topic),
+                        partition = partition.number,
+                        "nothing is committed while another writer's open transaction hides \
+                         whether records of an earlier one of this instance are decided"
+                    );
+                }
+                return Ok(false);
+            }
+            Found::Behind(_) => {}
+        }
+        self.lookout.behind_since = None;
+        self.lookout.is_due = false;
+        Ok(found == Found::Nothing || self.producer.is_trusted())
+    }
+}
