@@ -94,10 +94,12 @@ pub fn scan(
                 }
                 continue;
             }
-            Some(Err(error)) => match classify::poll(&error) {
-                Some(failure) => return Err(failure),
-                None => tracing::debug!(%error, attempt),
-            },
+            Some(Err(error)) => {
+                if let Some(failure) = classify::poll(&error) {
+                    return Err(failure);
+                }
+                tracing::debug!(%error, attempt);
+            }
             None => {}
         }
         // Markers and aborted records are not shown; the position passes them.

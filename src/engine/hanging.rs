@@ -279,7 +279,6 @@ impl Worker {
         };
         self.lookout.next_at = now + INTERVAL;
         match found {
-            Found::Nothing => {}
             Found::Ended => self.recover(),
             Found::Behind(partition) if self.lookout.is_due => {
                 let since = *self.lookout.behind_since.get_or_insert(now);
@@ -294,7 +293,7 @@ impl Worker {
                 }
                 return Ok(false);
             }
-            Found::Behind(_) => {}
+            Found::Nothing | Found::Behind(_) => {}
         }
         self.lookout.behind_since = None;
         self.lookout.is_due = false;
