@@ -2,15 +2,17 @@
 //! whatever markers the broker has lost with it.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chaos::cluster::instance::Instance;
 use chaos::cluster::wait;
 use chaos::oracle::{self, settled};
 use chaos::pipeline::{Pipeline, PipelineOptions};
 use chaos::report;
+use chaos::topics_reader;
 use chaos::workload::day::{Day, DayOptions};
 use chaos::workload::send::{self, SendOptions};
 
@@ -26,6 +28,10 @@ const LONG_SESSION: &str = "60000";
 /// Shorter than a freeze: the frozen broker is fenced meanwhile, and can lose the markers of ended
 /// transactions.
 const SHORT_SESSION: &str = "3000";
+/// A broker that is killed comes back when its session is over.
+const QUICK_SESSION: &str = "2000";
+const KILLS_MAX: usize = 20;
+const LOST_ENOUGH: usize = 2;
 /// As brokers have it when nothing is said. One that is killed comes back when it is over.
 const DEFAULT_SESSION: &str = "9000";
 
@@ -94,12 +100,55 @@ fn a_broker_that_is_fenced_while_it_is_frozen_loses_and_doubles_nothing() {
 #[test]
 fn a_broker_that_is_killed_loses_and_doubles_nothing() {
     prove_through(34, DEFAULT_SESSION, |pipeline, wait_sent| {
-        for count in [2000, 5000, 8000] {
+        for count in [3000, 7000] {
             wait_sent(count);
             pipeline.cluster.kafka.kill();
             pipeline.cluster.kafka.restart().unwrap();
         }
     });
+}
+
+/// Killed soon after a commit has returned, a broker comes back without the markers of that
+/// transaction: kills, in the middle of transactions, go on until that was seen more than once.
+#[test]
+fn markers_that_are_lost_with_a_broker_are_written_again() {
+    prove_through(35, QUICK_SESSION, |pipeline, _| {
+        for _ in 0..KILLS_MAX {
+            wait_writing(pipeline);
+            pipeline.cluster.kafka.kill();
+            pipeline.cluster.kafka.restart().unwrap();
+            if lost_markers(pipeline) >= LOST_ENOUGH {
+                return;
+            }
+        }
+        panic!("{KILLS_MAX} kills have lost no marker");
+    });
+}
+
+/// Until settlements are written, and a transaction is open or has just been committed.
+fn wait_writing(pipeline: &Pipeline) {
+    let (bootstrap, topic) = (pipeline.bootstrap(), &pipeline.names.settlements);
+    let mut last = None;
+    let limit = Instant::now() + LIMIT;
+    while Instant::now() < limit {
+        let Ok(bounds) = topics_reader::bounds(&bootstrap, topic) else {
+            continue; // It has just come back.
+        };
+        let written = bounds.iter().map(|(_, high)| high).sum::<i64>();
+        if *last.get_or_insert(written) < written {
+            return;
+        }
+    }
+    panic!("nothing is settled");
+}
+
+/// Transactions that the instances had to end again.
+fn lost_markers(pipeline: &Pipeline) -> usize {
+    let logs = pipeline.instances.iter().map(|instance| {
+        let log = fs::read_to_string(instance.log()).unwrap();
+        log.matches("a broker has lost markers").count()
+    });
+    logs.sum()
 }
 
 #[test]

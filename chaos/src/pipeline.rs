@@ -81,10 +81,14 @@ impl Pipeline {
             let instance = pipeline.instance(options, index)?;
             pipeline.instances.push(Instance::start(instance)?);
         }
-        for instance in &pipeline.instances {
-            instance.wait_ready(READY_LIMIT)?;
-        }
+        pipeline.wait_ready()?;
         Ok(pipeline)
+    }
+
+    /// Waits until every instance is ready.
+    pub fn wait_ready(&self) -> Result<()> {
+        let mut instances = self.instances.iter();
+        instances.try_for_each(|instance| instance.wait_ready(READY_LIMIT))
     }
 
     /// The options of one instance of this pipeline.

@@ -79,22 +79,31 @@ impl Reader {
     /// First offset and high watermark. Asked after the committed offsets were read, the high
     /// watermark lies above every record of every transaction that those offsets belong to.
     pub fn bounds(&self, partition: Partition) -> Result<Bounds, Error> {
-        self.watermarks
-            .fetch_watermarks(
-                self.names.of(partition.topic),
-                partition.number,
-                CALL_TIMEOUT,
-            )
-            .map(|(low, high)| Bounds { low, high })
-            .map_err(|error| classify::call("read the end of a log", &error))
+        let name = self.names.of(partition.topic);
+        let bounds = self
+            .watermarks
+            .fetch_watermarks(name, partition.number, CALL_TIMEOUT)
+            .map(|(low, high)| Bounds { low, high });
+        self.known(bounds, "read the end of a log")
     }
 
     /// Where these logs end, in their order: at the first undecided record for a reader of
     /// committed records, else at the high watermark.
     pub fn ends(&self, partitions: &[Partition], isolation: Isolation) -> Result<Vec<i64>, Error> {
         let client = self.watermarks.client().native_ptr();
-        ends::ends(client, (&self.names, partitions), isolation, CALL_TIMEOUT)
-            .map_err(|error| classify::call("read the ends of logs", &error))
+        let ends = ends::ends(client, (&self.names, partitions), isolation, CALL_TIMEOUT);
+        self.known(ends, "read the ends of logs")
+    }
+
+    /// What a question about logs came to. A client that fetches nothing does not notice by itself
+    /// that their leaders have changed: it would ask in vain until its metadata is refreshed.
+    fn known<T>(&self, answer: Result<T, KafkaError>, attempt: &'static str) -> Result<T, Error> {
+        answer.map_err(|error| {
+            if let Err(error) = self.watermarks.fetch_metadata(None, CALL_TIMEOUT) {
+                tracing::debug!(%error, "refresh the metadata");
+            }
+            classify::call(attempt, &error)
+        })
     }
 
     fn client_of(&self, isolation: Isolation) -> &BaseConsumer<Quiet> {
@@ -148,19 +157,16 @@ impl Reader {
     pub fn offset_at(&self, partition: Partition, timestamp: i64) -> Result<Option<i64>, Error> {
         let attempt = "find the start of the duplicate window";
         let asked = list(&self.names, [(partition, Some(timestamp.max(0)))]);
-        let answer = self
-            .watermarks
-            .offsets_for_times(asked, CALL_TIMEOUT)
-            .map_err(|error| classify::call(attempt, &error))?;
-        let elements = answer.elements();
-        let element = elements.first().expect("one partition was asked for");
-        element
-            .error()
-            .map_err(|error| classify::call(attempt, &error))?;
-        match element.offset() {
-            Offset::Offset(offset) => Ok(Some(offset)),
-            _ => Ok(None),
-        }
+        let answer = self.watermarks.offsets_for_times(asked, CALL_TIMEOUT);
+        let found = answer.and_then(|answer| {
+            let elements = answer.elements();
+            let element = elements.first().expect("one partition was asked for");
+            element.error().map(|()| element.offset())
+        });
+        Ok(match self.known(found, attempt)? {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        })
     }
 
     /// Begins to read `partition` at `offset`.

@@ -62,6 +62,9 @@ pub struct Store {
     frozen: Option<Arc<Ids>>,
     /// By number; a higher number is newer.
     runs: Arc<BTreeMap<u64, Header>>,
+    /// The file as `runs` describes it. A checkpoint merges runs, and is in the file before its
+    /// result is collected.
+    snapshot: ReadTransaction,
     positions: Positions,
     checkpoint: Pending<Runs>,
 }
@@ -76,9 +79,11 @@ impl Store {
         window: Window,
     ) -> Result<Self, Error> {
         let file = StateFile::open(path, identity, cache_bytes)?;
-        let (positions, runs) = file.guard(|| load(&file))?;
+        let snapshot = file.read()?;
+        let (positions, runs) = file.guard(|| load(&file, &snapshot))?;
         Ok(Self {
             file,
+            snapshot,
             window,
             active: Ids::default(),
             frozen: None,
@@ -113,18 +118,14 @@ impl Store {
     }
 
     fn find_in_file(&self, id: u128, timestamp: i64) -> Result<Option<Seen>, Error> {
-        let mut read = None;
         for (number, header) in self.runs.iter().rev() {
             let near = timestamp >= header.oldest.saturating_sub(self.window.length())
                 && timestamp <= header.newest.saturating_add(self.window.length());
-            if near && header.may_hold(id) {
-                let read = match &read {
-                    Some(read) => read,
-                    None => read.insert(self.file.read()?),
-                };
-                if let Some(seen) = self.find_in_run(read, *number, header, (id, timestamp))? {
-                    return Ok(Some(seen));
-                }
+            if near
+                && header.may_hold(id)
+                && let Some(seen) = self.find_in_run(*number, header, (id, timestamp))?
+            {
+                return Ok(Some(seen));
             }
         }
         Ok(None)
@@ -132,12 +133,12 @@ impl Store {
 
     fn find_in_run(
         &self,
-        read: &ReadTransaction,
         number: u64,
         header: &Header,
         (id, timestamp): (u128, i64),
     ) -> Result<Option<Seen>, Error> {
-        let table = read
+        let table = self
+            .snapshot
             .open_table(BLOCKS)
             .map_err(|error| self.file.table_error(&error))?;
         let mut newest = None;
@@ -218,6 +219,7 @@ impl Store {
         let frozen = self.frozen.take();
         match result {
             Ok(runs) => {
+                self.snapshot = self.file.read()?;
                 self.runs = Arc::new(runs);
                 Ok(())
             }
@@ -232,8 +234,7 @@ impl Store {
     }
 }
 
-fn load(file: &StateFile) -> Result<(Positions, Runs), Error> {
-    let read = file.read()?;
+fn load(file: &StateFile, read: &ReadTransaction) -> Result<(Positions, Runs), Error> {
     let positions = match read.open_table(POSITIONS) {
         Err(TableError::TableDoesNotExist(_)) => Positions::default(),
         Err(error) => return Err(file.table_error(&error)),
@@ -530,6 +531,22 @@ mod tests {
     }
 
     #[test]
+    fn ids_are_found_while_a_checkpoint_is_written_but_not_yet_collected() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut seen = store(&directory.path().join("seen.redb"));
+        let at_once: Background = &|job: Box<dyn FnOnce() + Send>| job();
+        for number in 0..40 {
+            add(&mut seen, number, DAY);
+            seen.begin_checkpoint(at_once);
+            for earlier in 0..=number {
+                let found = seen.find(id(earlier), DAY).unwrap();
+                assert_eq!(found.map(|seen| seen.offset), Some(earlier));
+            }
+            seen.poll_checkpoint().unwrap();
+        }
+    }
+
+    #[test]
     fn what_was_not_checkpointed_is_gone_after_a_crash_and_the_positions_say_so() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("seen.redb");
@@ -641,6 +658,8 @@ mod tests {
                 Ok(())
             })
             .unwrap();
+        drop(seen);
+        let seen = store(&directory.path().join("seen.redb"));
         assert!(matches!(seen.find(id(1), DAY), Err(Error::Damaged { .. })));
     }
 }
