@@ -66,10 +66,12 @@
 //! * **I2** The position record decides where a task goes on. The group's committed offset is compared
 //!   with it; where they differ the task follows the record, says so, and repairs the offset.
 //! * **I3** A store changes only with a `Committed` permit, or by reading committed records. It may lag
-//!   the log and never leads it; one that does is set aside and rebuilt.
+//!   the log and never leads it: a restore begins at the store's own last record, and a store whose
+//!   record is not committed is set aside and rebuilt.
 //! * **I4** A task runs only after it has read its changelog up to the high watermark that was taken
 //!   after the committed offsets.
-//! * **I5** A suspect producer is replaced, under the same transactional id, before the next begin.
+//! * **I5** A suspect producer is replaced, under the same transactional id, before the next begin; and
+//!   nothing is committed before it is known that no records of this id hang.
 //! * **I6** Offsets are sent with membership fetched after the last poll, never with generation -1 or
 //!   an empty member id.
 //! * **I7** A settlement is dated by a rule that is committed with it or before it, or by default dates
@@ -89,8 +91,13 @@
 //! assignment takes. It costs a few milliseconds; nothing is ever aborted by this service itself.
 //!
 //! A transaction that a dead instance has left open would keep readers back until it times out. The
-//! task that takes the partition over finds the writer in its undecided position record and ends the
-//! transaction by taking that transactional id over for a moment.
+//! task that takes the partition over finds the writer in its position record, or in the mark of the
+//! undecided one, and ends the transaction by taking that transactional id over for a moment.
+//!
+//! A broker that dies at the wrong moment can lose the markers of an ended transaction, and the next
+//! marker of the same transactional id then decides its records. So every transaction marks the first
+//! record that it writes to each partition, and a worker looks for records of its own that hang before
+//! it commits anything (`engine/hanging.rs`): it ends them the way the rest of their transaction ended.
 //!
 //! # State
 //!

@@ -5,7 +5,7 @@
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chaos::cluster::instance::Instance;
 use chaos::cluster::wait;
@@ -28,8 +28,6 @@ const LONG_SESSION: &str = "60000";
 /// Shorter than a freeze: the frozen broker is fenced meanwhile, and can lose the markers of ended
 /// transactions.
 const SHORT_SESSION: &str = "3000";
-/// A broker that is killed comes back when its session is over.
-const QUICK_SESSION: &str = "2000";
 const KILLS_MAX: usize = 20;
 const LOST_ENOUGH: usize = 2;
 /// As brokers have it when nothing is said. One that is killed comes back when it is over.
@@ -38,9 +36,23 @@ const DEFAULT_SESSION: &str = "9000";
 /// Settles a day with two instances while `trouble` befalls a broker with this
 /// `broker.session.timeout.ms`, then proves the result.
 fn prove_through(seed: u64, session: &str, trouble: impl Fn(&Pipeline, &dyn Fn(u64))) {
+    prove_through_with(seed, session, &[], trouble);
+}
+
+/// The same with `kafka.properties` of the instances.
+fn prove_through_with(
+    seed: u64,
+    session: &str,
+    properties: &[(&str, &str)],
+    trouble: impl Fn(&Pipeline, &dyn Fn(u64)),
+) {
     let mut options = PipelineOptions::new().unwrap();
     options.binary = env!("CARGO_BIN_EXE_settle").into();
     options.partitions = PARTITIONS;
+    options.properties = properties
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
     let properties = &mut options.cluster.kafka.properties;
     properties.insert("broker.session.timeout.ms".to_owned(), session.to_owned());
     let pipeline = Pipeline::start(&options).unwrap();
@@ -108,11 +120,15 @@ fn a_broker_that_is_killed_loses_and_doubles_nothing() {
     });
 }
 
-/// Killed soon after a commit has returned, a broker comes back without the markers of that
-/// transaction: kills, in the middle of transactions, go on until that was seen more than once.
+/// A broker that comes back after a transaction has expired forgets its markers: kills, in the
+/// middle of transactions, go on until that was seen more than once.
 #[test]
 fn markers_that_are_lost_with_a_broker_are_written_again() {
-    prove_through(35, QUICK_SESSION, |pipeline, _| {
+    let short = [
+        ("transaction.timeout.ms", "2000"),
+        ("socket.timeout.ms", "1500"),
+    ];
+    prove_through_with(35, DEFAULT_SESSION, &short, |pipeline, _| {
         for _ in 0..KILLS_MAX {
             wait_writing(pipeline);
             pipeline.cluster.kafka.kill();
@@ -125,21 +141,18 @@ fn markers_that_are_lost_with_a_broker_are_written_again() {
     });
 }
 
-/// Until settlements are written, and a transaction is open or has just been committed.
+/// Until settlements are being written.
 fn wait_writing(pipeline: &Pipeline) {
     let (bootstrap, topic) = (pipeline.bootstrap(), &pipeline.names.settlements);
     let mut last = None;
-    let limit = Instant::now() + LIMIT;
-    while Instant::now() < limit {
+    wait::until("settlements are written", LIMIT, || {
         let Ok(bounds) = topics_reader::bounds(&bootstrap, topic) else {
-            continue; // It has just come back.
+            return Ok(None); // It has just come back.
         };
         let written = bounds.iter().map(|(_, high)| high).sum::<i64>();
-        if *last.get_or_insert(written) < written {
-            return;
-        }
-    }
-    panic!("nothing is settled");
+        Ok((*last.get_or_insert(written) < written).then_some(()))
+    })
+    .unwrap();
 }
 
 /// Transactions that the instances had to end again.

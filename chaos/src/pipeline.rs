@@ -1,9 +1,11 @@
 //! A whole pipeline on this machine: the cluster, the source topic and the settle instances of demo and measurement.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use toml::{Table, Value};
 
 use crate::cluster::instance::{Instance, InstanceOptions};
 use crate::cluster::names::Names;
@@ -23,6 +25,8 @@ pub struct PipelineOptions {
     pub instances: usize,
     pub partitions: i32,
     pub cluster: ClusterOptions,
+    /// `kafka.properties` of the instances.
+    pub properties: BTreeMap<String, String>,
 }
 
 impl PipelineOptions {
@@ -36,6 +40,7 @@ impl PipelineOptions {
             instances: 2,
             partitions: 6,
             cluster: ClusterOptions::default(),
+            properties: BTreeMap::new(),
         })
     }
 }
@@ -97,6 +102,11 @@ impl Pipeline {
             self.cluster
                 .instance(&options.binary, &format!("settle-{index}"), &self.names)?;
         let instance = instance.set("topics.partitions", i64::from(self.partitions));
+        let properties = options.properties.clone().into_iter();
+        let properties: Table = properties
+            .map(|(name, value)| (name, Value::from(value)))
+            .collect();
+        let instance = instance.set("kafka.properties", properties);
         Ok(configure(instance, &self.contract).set("http.generator", true))
     }
 

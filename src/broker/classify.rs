@@ -51,6 +51,15 @@ impl Error {
             reaction,
         }
     }
+
+    /// The same where nothing was begun that had to be recovered from.
+    #[must_use]
+    pub fn waiting(self) -> Self {
+        Self {
+            reaction: Reaction::Wait,
+            ..self
+        }
+    }
 }
 
 /// A failure of a transaction call, as the C library reports it.

@@ -101,6 +101,11 @@ impl Inbox {
         self.last = None;
     }
 
+    /// Where the next record is expected, when the task began at `start`.
+    pub fn expects(&self, start: i64) -> i64 {
+        self.last.map_or(start, |last| last + 1)
+    }
+
     /// Whether everything below `next` has come in and is done with, as far as this start goes.
     pub fn is_done_before(&self, next: i64) -> bool {
         self.is_empty() && self.last.is_some_and(|last| last + 1 == next)

@@ -9,6 +9,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use crate::broker::classify::Error;
 use crate::broker::reader::GroupOffsets;
 use crate::broker::scan::{Isolation, Range, scan};
 use crate::broker::{Bounds, Partition, Record, Topic};
@@ -84,7 +85,7 @@ impl Worker {
         let places: Vec<(Partition, i64)> = places
             .map(|(partition, offset)| (*partition, offset.unwrap_or(0)))
             .collect();
-        let membership = self.consumer.membership()?;
+        let membership = self.consumer.membership().map_err(Error::waiting)?;
         let transaction = self.producer.begin()?;
         transaction.withdraw_offsets(&places, &membership)?;
         let (GroupOffsets::Stable(offsets) | GroupOffsets::Undecided(offsets)) =

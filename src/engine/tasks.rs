@@ -2,11 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use crate::broker::scan::Range;
 use crate::broker::{Partition, Record, Topic};
+use crate::engine::inbox::Inbox;
 use crate::engine::ingest;
 use crate::engine::restore::Restore;
 use crate::engine::settle;
 use crate::rules::Desk;
+
+/// Longest gap between two records that is not looked into.
+const MARKERS_AT_MOST: i64 = 16;
 
 /// Where a task stands.
 #[derive(Debug)]
@@ -27,32 +32,50 @@ pub struct Tasks {
 
 impl Tasks {
     /// Hands a consumed record to its task; dropped unless that one runs and expects it.
-    pub fn accept(&mut self, record: &Record) {
-        if !matches!(self.lives.get(&record.partition), Some(Life::Running)) {
-            return;
+    ///
+    /// What lies between it and the record before, when that is more than the markers of a few
+    /// transactions: then the record is not taken yet.
+    #[must_use]
+    pub fn accept(&mut self, record: &Record) -> Option<Range> {
+        let (inbox, position) = self.running(record.partition)?;
+        let from = inbox.expects(position);
+        if record.offset - from > MARKERS_AT_MOST {
+            return Some(Range {
+                partition: record.partition,
+                from,
+                to: record.offset,
+            });
         }
-        let number = record.partition.number;
-        match record.partition.topic {
+        if record.offset >= position {
+            inbox.push(record);
+        }
+        None
+    }
+
+    /// Hands a record over that stands behind a gap without records.
+    pub fn accept_behind_gap(&mut self, record: &Record) {
+        if let Some((inbox, _)) = self.running(record.partition) {
+            inbox.push(record);
+        }
+    }
+
+    /// Inbox and source position of a task, if it runs.
+    fn running(&mut self, partition: Partition) -> Option<(&mut Inbox, i64)> {
+        if !matches!(self.lives.get(&partition), Some(Life::Running)) {
+            return None;
+        }
+        let open = "a running task is open";
+        Some(match partition.topic {
             Topic::Source => {
-                let task = self
-                    .ingest
-                    .get_mut(&number)
-                    .expect("a running task is open");
-                if record.offset >= task.store.positions().source {
-                    task.inbox.push(record);
-                }
+                let task = self.ingest.get_mut(&partition.number).expect(open);
+                (&mut task.inbox, task.store.positions().source)
             }
             Topic::Bases => {
-                let task = self
-                    .settle
-                    .get_mut(&number)
-                    .expect("a running task is open");
-                if record.offset >= task.store.positions().source {
-                    task.inbox.push(record);
-                }
+                let task = self.settle.get_mut(&partition.number).expect(open);
+                (&mut task.inbox, task.store.positions().source)
             }
             other => unreachable!("the group consumer reads payments and bases, not {other:?}"),
-        }
+        })
     }
 
     /// Partitions in this state of life.

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::broker::Partition;
-use crate::broker::classify;
+use crate::broker::classify::{self, Error, Reaction};
 use crate::broker::client::Settings;
 use crate::broker::consumer::{Consumer, Polled};
 use crate::broker::monitor::{Members, StableEnds};
 use crate::broker::producer::Producer;
 use crate::broker::reader::Reader;
+use crate::broker::scan::{Isolation, Range, scan};
 use crate::clock;
 use crate::engine::background::Background;
 use crate::engine::failure::{Cause, Failure, Stopped, Todo};
@@ -187,7 +188,10 @@ impl Worker {
                 Polled::Record(fetched) => {
                     let record = fetched.record();
                     bytes += record.value.map_or(0, <[u8]>::len);
-                    self.tasks.accept(&record);
+                    if let Some(gap) = self.tasks.accept(&record) {
+                        holds_no_record(&self.settings, gap)?;
+                        self.tasks.accept_behind_gap(&record);
+                    }
                     taken += 1;
                 }
                 Polled::Rebalance(change) => self.rebalance(&change)?,
@@ -391,6 +395,25 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+/// Nothing committed may stand in a gap between two consumed records: the client library has once
+/// jumped over records that nobody had processed.
+fn holds_no_record(settings: &Settings, gap: Range) -> Result<(), Failure> {
+    let mut first = None;
+    scan(settings, Isolation::Committed, &[gap], |record, _| {
+        first.get_or_insert(record.offset);
+    })?;
+    let Some(first) = first else {
+        return Ok(());
+    };
+    let name = settings.topics.of(gap.partition.topic);
+    let detail = format!(
+        "{name}/{}: the consumer went on at offset {}, but a record stands at {first}",
+        gap.partition.number, gap.to
+    );
+    let attempt = "read every record in order";
+    Err(Error::new(attempt, detail, Reaction::Recover).into())
 }
 
 /// A count as a sample of a histogram.

@@ -15,7 +15,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
 use crate::workload::Message;
 
-const LIMIT: Duration = Duration::from_secs(60);
+/// Longer than a broker that was killed stays away.
+const LIMIT: Duration = Duration::from_secs(180);
 const POLL_EVERY: u64 = 256;
 
 /// Where and how fast.
