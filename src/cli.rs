@@ -12,8 +12,11 @@ use crate::broker::admin;
 use crate::config::problem::Errors;
 use crate::config::{Loaded, default_file};
 use crate::exit::{self, Exit};
+use crate::inspect::{explain, letters};
 use crate::telemetry;
 use crate::topics;
+use crate::verify;
+use crate::verify::terms::Scope;
 
 /// Read when no other file is named, if it is there.
 const DEFAULT_FILE: &str = "settle.toml";
@@ -33,6 +36,7 @@ Examples:
   settle config check                     find every mistake in it
   settle topics plan                      see which topics would be created
   settle run                              settle payments until SIGTERM
+  settle verify                           prove from the topics that every promise holds
   SETTLE_PIPELINE__WORKERS=2 settle run   override one key for this run";
 
 #[derive(Debug, Parser)]
@@ -62,6 +66,95 @@ enum Command {
     /// Compare the topics with what they should be, or create the missing ones
     #[command(subcommand, arg_required_else_help = true)]
     Topics(TopicsCommand),
+    /// Prove from the committed topics and the database that every promise holds
+    #[command(long_about = VERIFY)]
+    Verify(VerifyArguments),
+    /// Tell every fact about one payment: received, decided, dated, counted, stored
+    Explain(ExplainArguments),
+    /// Look at the messages that are no payments
+    #[command(subcommand, arg_required_else_help = true)]
+    DeadLetters(LettersCommand),
+}
+
+const VERIFY: &str = "\
+Prove from the committed topics and the database that every promise holds.
+
+Reads everything that is committed up to now and computes again from the source what must have come out. Runs beside \
+live instances and changes nothing. Judges by the configuration it is given. Exit code 1 means that a promise is broken.";
+
+#[derive(Debug, clap::Args)]
+struct VerifyArguments {
+    /// Only payments of this day, such as 2025-05-26, and their totals
+    #[arg(long, value_name = "DAY")]
+    day: Option<String>,
+    /// Only payments of this merchant, and their totals
+    #[arg(long, value_name = "NUMBER")]
+    merchant: Option<String>,
+    /// Only this partition of the source; totals are judged all the same
+    #[arg(long, value_name = "NUMBER")]
+    partition: Option<i32>,
+    /// Only source records from this offset on
+    #[arg(long, value_name = "OFFSET", requires = "partition")]
+    from_offset: Option<i64>,
+    /// Only source records below this offset
+    #[arg(long, value_name = "OFFSET", requires = "partition")]
+    to_offset: Option<i64>,
+    /// Nothing runs and nothing may be left to do: what is on its way is a breach too
+    #[arg(long)]
+    at_rest: bool,
+    /// How the report looks
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+struct ExplainArguments {
+    /// The record key of the payment
+    payment_id: String,
+    /// Look in this partition of the source only
+    #[arg(long, value_name = "NUMBER")]
+    partition: Option<i32>,
+    /// How the answer looks
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+enum LettersCommand {
+    /// One line for each: source record, time, reason, key, detail
+    List {
+        /// Only this reason, such as `NOT_JSON`
+        #[arg(long, value_name = "REASON")]
+        reason: Option<String>,
+        /// Only messages of this partition of the source
+        #[arg(long, value_name = "NUMBER")]
+        partition: Option<i32>,
+        /// Only letters written at this time or later, such as 2025-05-26T14:00:00Z
+        #[arg(long, value_name = "TIME")]
+        since: Option<jiff::Timestamp>,
+        /// Only letters written before this time
+        #[arg(long, value_name = "TIME")]
+        until: Option<jiff::Timestamp>,
+        /// How the answer looks; JSON has a line for each letter
+        #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+        output: Output,
+    },
+    /// One of them, with the bytes that came
+    Show {
+        /// Partition of the source
+        partition: i32,
+        /// Offset in the source
+        offset: i64,
+        /// How the answer looks
+        #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    Text,
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -91,6 +184,8 @@ enum Error {
     Telemetry(#[from] telemetry::Error),
     #[error(transparent)]
     Topics(#[from] topics::Error),
+    #[error(transparent)]
+    Verify(#[from] verify::Error),
     #[error("write to standard output: {0}")]
     Output(#[from] io::Error),
 }
@@ -100,6 +195,7 @@ impl Error {
         match self {
             Error::Config(_) | Error::Telemetry(_) => Exit::Configuration,
             Error::Topics(error) => error.exit(),
+            Error::Verify(error) => error.exit(),
             // The reader of a pipe has seen enough.
             Error::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Clean,
             Error::Output(_) => Exit::Failed,
@@ -168,6 +264,18 @@ fn execute(arguments: &Arguments, environment: &[(String, String)]) -> Result<Ex
             start_logging(arguments, environment)?;
             topics(command, &loaded)
         }
+        Command::Verify(wanted) => {
+            start_logging(arguments, environment)?;
+            verify(wanted, &loaded)
+        }
+        Command::Explain(wanted) => {
+            start_logging(arguments, environment)?;
+            explain(wanted, &loaded)
+        }
+        Command::DeadLetters(wanted) => {
+            start_logging(arguments, environment)?;
+            dead_letters(wanted, &loaded)
+        }
     }
 }
 
@@ -234,6 +342,93 @@ fn topics(command: &TopicsCommand, loaded: &Loaded) -> Result<Exit, Error> {
     };
     print(&end)?;
     Ok(Exit::Clean)
+}
+
+fn verify(wanted: &VerifyArguments, loaded: &Loaded) -> Result<Exit, Error> {
+    let scope = Scope {
+        day: wanted.day.clone(),
+        merchant: wanted.merchant.clone(),
+        partition: wanted.partition,
+        from_offset: wanted.from_offset,
+        to_offset: wanted.to_offset,
+    };
+    let report = verify::run(&loaded.config, scope, wanted.at_rest)?;
+    match wanted.output {
+        Output::Text => print(&report.text())?,
+        Output::Json => print(&format!("{:#}\n", report.json()))?,
+    }
+    Ok(if report.findings.hold() {
+        Exit::Clean
+    } else {
+        Exit::Failed
+    })
+}
+
+fn explain(wanted: &ExplainArguments, loaded: &Loaded) -> Result<Exit, Error> {
+    let story = explain::explain(&loaded.config, &wanted.payment_id, wanted.partition)?;
+    if story.received.is_empty() {
+        complain("no record of the source has this payment id");
+        return Ok(Exit::Failed);
+    }
+    match wanted.output {
+        Output::Text => print(&story.text())?,
+        Output::Json => print(&pretty(&story))?,
+    }
+    Ok(Exit::Clean)
+}
+
+fn pretty(value: &impl serde::Serialize) -> String {
+    let mut text = serde_json::to_string_pretty(value).expect("texts and numbers are JSON");
+    text.push('\n');
+    text
+}
+
+fn dead_letters(wanted: &LettersCommand, loaded: &Loaded) -> Result<Exit, Error> {
+    match wanted {
+        LettersCommand::List {
+            reason,
+            partition,
+            since,
+            until,
+            output,
+        } => {
+            let filter = letters::Filter {
+                reason: reason.clone(),
+                partition: *partition,
+                since: *since,
+                until: *until,
+            };
+            let mut broken = None;
+            letters::list(&loaded.config, &filter, |letter| {
+                let line = match output {
+                    Output::Text => letter.line(),
+                    Output::Json => {
+                        serde_json::to_string(&letter).expect("texts and numbers are JSON") + "\n"
+                    }
+                };
+                if broken.is_none() {
+                    broken = print(&line).err();
+                }
+                Ok(())
+            })?;
+            broken.map_or(Ok(Exit::Clean), Err)
+        }
+        LettersCommand::Show {
+            partition,
+            offset,
+            output,
+        } => {
+            let Some(whole) = letters::show(&loaded.config, *partition, *offset)? else {
+                complain("this source record has no dead letter");
+                return Ok(Exit::Failed);
+            };
+            match output {
+                Output::Text => print(&whole.text())?,
+                Output::Json => print(&pretty(&whole))?,
+            }
+            Ok(Exit::Clean)
+        }
+    }
 }
 
 #[cfg(test)]

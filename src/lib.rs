@@ -129,6 +129,8 @@
 //! | [`http`] | queries, health, metrics; the only place that names axum |
 //! | [`telemetry`] | logs |
 //! | [`app`] | puts the parts together |
+//! | [`verify`] | proves from the committed topics that the promises hold; shares no decision with the above |
+//! | [`inspect`] | explains one payment, lists dead letters |
 //! | [`cli`] | the command line |
 //!
 //! What this service relies on in Kafka and its client library, with measurements, stands in
@@ -144,9 +146,11 @@ pub mod domain;
 pub mod engine;
 pub mod exit;
 pub mod http;
+pub mod inspect;
 pub mod metrics;
 pub mod rules;
 pub mod sink;
 pub mod state;
 pub mod telemetry;
 pub mod topics;
+pub mod verify;

@@ -78,6 +78,10 @@ fn wrong_usage_is_64() {
         &["sell"],
         &["run", "--fast"],
         &["run", "--log-format", "xml"],
+        &["verify", "--from-offset", "3"],
+        &["explain"],
+        &["dead-letters"],
+        &["dead-letters", "list", "--since", "yesterday"],
     ] {
         let run = settle(arguments);
         assert_eq!(run.code, Some(64), "{arguments:?}");
@@ -231,16 +235,23 @@ fn a_kafka_that_is_not_there_is_unavailable() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     drop(taken);
-    let run = settle_in(
-        empty().path(),
-        &["topics", "plan"],
-        &[("SETTLE_KAFKA__BOOTSTRAP_SERVERS", &address)],
-    );
-    assert_eq!(run.code, Some(69), "{}", run.err);
-    assert!(
-        run.err
-            .contains(&format!("Kafka at {address} cannot be reached: ")),
-        "{}",
-        run.err
-    );
+    for command in [
+        &["topics", "plan"][..],
+        &["verify"],
+        &["explain", "some-payment"],
+        &["dead-letters", "list"],
+    ] {
+        let run = settle_in(
+            empty().path(),
+            command,
+            &[("SETTLE_KAFKA__BOOTSTRAP_SERVERS", &address)],
+        );
+        assert_eq!(run.code, Some(69), "{command:?}: {}", run.err);
+        assert!(
+            run.err
+                .contains(&format!("Kafka at {address} cannot be reached: ")),
+            "{command:?}: {}",
+            run.err
+        );
+    }
 }

@@ -47,9 +47,24 @@ const LAYERS: &[(&str, &[&str])] = &[
             "engine", "sink", "http",
         ],
     ),
+    // No `domain`, no `engine`, no `state`: what proves the pipeline shares none of its decisions.
+    (
+        "verify",
+        &["clock", "exit", "config", "codec", "broker", "sink"],
+    ),
+    ("inspect", &["config", "codec", "broker", "sink", "verify"]),
     (
         "cli",
-        &["exit", "config", "broker", "topics", "telemetry", "app"],
+        &[
+            "exit",
+            "config",
+            "broker",
+            "topics",
+            "telemetry",
+            "app",
+            "verify",
+            "inspect",
+        ],
     ),
 ];
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::Offset;
 
 use crate::broker::classify::{self, Error, Reaction, Stop};
@@ -52,6 +52,13 @@ impl Fetched<'_> {
             key: self.message.key(),
             value: self.message.payload(),
         }
+    }
+
+    /// The value of the last header of this name.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        let headers = self.message.headers()?;
+        let found = headers.iter().filter(|header| header.key == name).last();
+        found.and_then(|header| header.value)
     }
 }
 

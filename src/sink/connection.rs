@@ -147,7 +147,7 @@ impl Drop for Connection {
 }
 
 /// TLS for `sslmode=require`, with the server's certificate checked; otherwise none.
-async fn connect(config: &Config) -> Result<(Client, JoinHandle<()>), Error> {
+pub(super) async fn connect(config: &Config) -> Result<(Client, JoinHandle<()>), Error> {
     if config.get_ssl_mode() == SslMode::Require {
         let connector = native_tls::TlsConnector::new();
         let connector = connector.map_err(|error| Error::Tls(error.to_string()))?;

@@ -16,6 +16,7 @@
 pub mod batch;
 pub mod connection;
 pub mod jsonb;
+pub mod read;
 pub mod rows;
 mod schema;
 mod service;
