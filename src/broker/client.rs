@@ -76,9 +76,13 @@ const BATCH_BYTES: usize = 1_000_000;
 const BATCH_OVERHEAD_BYTES: usize = 512;
 
 /// Properties that belong to one kind of client only.
-const CONSUMER_ONLY: [&str; 1] = ["session.timeout.ms"];
+const CONSUMER_ONLY: [&str; 2] = ["session.timeout.ms", "max.poll.interval.ms"];
 const PRODUCER_ONLY: [&str; 1] = ["transaction.timeout.ms"];
-const MEMBER_OR_TRANSACTION_ONLY: [&str; 2] = ["session.timeout.ms", "transaction.timeout.ms"];
+const MEMBER_OR_TRANSACTION_ONLY: [&str; 3] = [
+    "session.timeout.ms",
+    "max.poll.interval.ms",
+    "transaction.timeout.ms",
+];
 
 impl Settings {
     pub fn new(config: &Config) -> Self {

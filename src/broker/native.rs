@@ -390,22 +390,29 @@ impl Client {
         let error = unsafe { rd::rd_kafka_flush(self.handle.as_ptr(), millis(timeout)) };
         let failed = self.signals.failed_deliveries.load(Ordering::Relaxed);
         if error.is_error() {
-            let detail = "not every record was acknowledged in time";
-            Err(Error::new(
-                "deliver the transaction's records",
-                detail,
-                Reaction::Recover,
-            ))
+            Err(self.undelivered("not every record was acknowledged in time".to_owned()))
         } else if failed > 0 {
-            let detail = format!("{failed} records were refused");
-            Err(Error::new(
-                "deliver the transaction's records",
-                detail,
-                Reaction::Recover,
-            ))
+            Err(self.undelivered(format!("{failed} records were refused")))
         } else {
             Ok(())
         }
+    }
+
+    /// Why records were not delivered: the client may be over, fenced for example.
+    fn undelivered(&self, detail: String) -> Error {
+        let attempt = "deliver the transaction's records";
+        // SAFETY: the handle is live; no text is asked for.
+        let code = unsafe { rd::rd_kafka_fatal_error(self.handle.as_ptr(), ptr::null_mut(), 0) };
+        if !code.is_error() {
+            return Error::new(attempt, detail, Reaction::Recover);
+        }
+        let failure = TransactionFailure {
+            code: code.into(),
+            text: detail,
+            fatal: true,
+            requires_abort: false,
+        };
+        transaction(attempt, &failure)
     }
 
     /// Offsets of the records sent with a receipt since [`Client::begin`], once flushed.

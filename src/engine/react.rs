@@ -21,7 +21,11 @@ use crate::state::{self, file};
 /// Pause after a failure that only time can cure.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// Two fencings within this time mean that another process lives with our identity.
+/// Who takes a transactional id over while a transaction is open has to initialise again when that one has ended, so one
+/// takeover can fence several times within this time.
+const TAKEOVER: Duration = Duration::from_secs(5);
+
+/// Two takeovers within this time mean that another process lives with our identity.
 const DUEL: Duration = Duration::from_secs(60);
 
 impl Worker {
@@ -58,11 +62,14 @@ impl Worker {
         Ok(())
     }
 
-    /// One fencing is weather: a late request, or a transaction that timed out. Two are a duel.
+    /// One takeover is weather: a late request, or a transaction that timed out. Two are a duel.
     fn fenced(&mut self) -> Result<(), Stopped> {
         let now = clock::now();
-        let before = self.fenced_at.replace(now);
-        if before.is_some_and(|before| now.saturating_sub(before) < DUEL) {
+        let first = *self.fenced_at.get_or_insert(now);
+        let since = now.saturating_sub(first);
+        if since >= DUEL {
+            self.fenced_at = Some(now);
+        } else if since >= TAKEOVER {
             let message = "another live process uses this kafka.instance_id: its producer has \
                            fenced this one twice within a minute; give every live instance its own";
             let error = classify::Error::new(

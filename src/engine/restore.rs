@@ -308,10 +308,17 @@ impl Worker {
             topic: &position.topic,
             next: position.next,
         });
+        // The group may have given the partition to another owner, who has gone on meanwhile.
+        let is_behind = recorded.is_some_and(|recorded| recorded.next > restore.source.high);
+        let source = if is_behind {
+            self.reader.bounds(partition)?
+        } else {
+            restore.source
+        };
         let facts = Facts {
             recorded,
             group: restore.group,
-            source: restore.source,
+            source,
             application_id: &self.fixed.application_id,
             topic,
         };

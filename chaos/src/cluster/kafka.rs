@@ -15,6 +15,7 @@ use crate::cluster::jars;
 use crate::cluster::ports;
 use crate::cluster::process::{self, Process};
 use crate::cluster::scratch::Scratch;
+use crate::proxy::{Proxy, Route};
 
 const START_LIMIT: Duration = Duration::from_secs(90);
 const TERMINATE_LIMIT: Duration = Duration::from_secs(60);
@@ -30,6 +31,8 @@ pub struct KafkaOptions {
     pub heap: String,
     /// Server properties that replace or extend the ones chosen here.
     pub properties: BTreeMap<String, String>,
+    /// Each broker has a second listener that clients reach through [`Kafka::proxy`] only.
+    pub behind_proxy: bool,
 }
 
 impl Default for KafkaOptions {
@@ -38,6 +41,7 @@ impl Default for KafkaOptions {
             brokers: 1,
             heap: "320m".to_owned(),
             properties: BTreeMap::new(),
+            behind_proxy: false,
         }
     }
 }
@@ -46,6 +50,7 @@ impl Default for KafkaOptions {
 #[derive(Debug)]
 pub struct Kafka {
     brokers: Vec<Broker>,
+    proxy: Option<Proxy>,
     // Only when no directory was given; last, so that it goes when the brokers are gone.
     _scratch: Option<Scratch>,
 }
@@ -79,6 +84,7 @@ impl Kafka {
                 Ok(Node {
                     broker: ports::free()?,
                     controller: ports::free()?,
+                    proxied: options.behind_proxy.then(route).transpose()?,
                 })
             })
             .collect::<Result<Vec<_>>>()?;
@@ -89,8 +95,11 @@ impl Kafka {
         for broker in &brokers {
             broker.format(&cluster_id)?;
         }
+        let routes: Vec<Route> = nodes.iter().filter_map(|node| node.proxied).collect();
+        let proxy = options.behind_proxy.then(|| Proxy::start(&routes));
         let kafka = Self {
             brokers,
+            proxy: proxy.transpose()?,
             _scratch: scratch,
         };
         for broker in &kafka.brokers {
@@ -104,6 +113,13 @@ impl Kafka {
     pub fn bootstrap(&self) -> String {
         let addresses: Vec<String> = self.brokers.iter().map(Broker::address).collect();
         addresses.join(",")
+    }
+
+    /// The proxy of a cluster that was started behind one.
+    pub fn proxy(&self) -> &Proxy {
+        self.proxy
+            .as_ref()
+            .expect("the cluster was started behind a proxy")
     }
 
     /// The brokers, in the order of their node ids, which start at 1.
@@ -157,6 +173,14 @@ impl Kafka {
 struct Node {
     broker: u16,
     controller: u16,
+    proxied: Option<Route>,
+}
+
+fn route() -> Result<Route> {
+    Ok(Route {
+        clients: ports::free()?,
+        broker: ports::free()?,
+    })
 }
 
 /// One broker; its process comes and goes, its ports and directory stay.
@@ -334,7 +358,16 @@ impl Broker {
 }
 
 fn defaults(nodes: &[Node], index: usize, directory: &Path) -> BTreeMap<String, String> {
-    let Node { broker, controller } = nodes[index];
+    let Node {
+        broker,
+        controller,
+        proxied,
+    } = nodes[index];
+    let (mut listeners, mut advertised) = (String::new(), String::new());
+    if let Some(route) = proxied {
+        listeners = format!(",PROXIED://127.0.0.1:{}", route.broker);
+        advertised = format!(",PROXIED://127.0.0.1:{}", route.clients);
+    }
     let voters: Vec<String> = nodes
         .iter()
         .enumerate()
@@ -347,11 +380,13 @@ fn defaults(nodes: &[Node], index: usize, directory: &Path) -> BTreeMap<String, 
         ("controller.quorum.voters", voters.join(",")),
         (
             "listeners",
-            format!("PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}"),
+            format!(
+                "PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}{listeners}"
+            ),
         ),
         (
             "advertised.listeners",
-            format!("PLAINTEXT://127.0.0.1:{broker}"),
+            format!("PLAINTEXT://127.0.0.1:{broker}{advertised}"),
         ),
         ("log.dirs", directory.join("data").display().to_string()),
     ];
@@ -365,7 +400,7 @@ fn defaults(nodes: &[Node], index: usize, directory: &Path) -> BTreeMap<String, 
         ("controller.listener.names", "CONTROLLER"),
         (
             "listener.security.protocol.map",
-            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT",
         ),
         ("min.insync.replicas", in_sync),
         ("transaction.state.log.min.isr", in_sync),

@@ -11,8 +11,13 @@ static CLUSTER: OnceLock<Result<Cluster, String>> = OnceLock::new();
 /// The cluster of this process. Tests that use it take their names from [`crate::cluster::names::Names::unique`] and
 /// switch no fault that another test would feel: those start a part of their own.
 pub fn cluster() -> Result<&'static Cluster> {
+    cluster_of(&ClusterOptions::default())
+}
+
+/// The same, made of what the first that asks wants.
+pub fn cluster_of(options: &ClusterOptions) -> Result<&'static Cluster> {
     CLUSTER
-        .get_or_init(|| start().map_err(|error| format!("{error:#}")))
+        .get_or_init(|| start(options).map_err(|error| format!("{error:#}")))
         .as_ref()
         .map_err(|error| anyhow!("{error}"))
 }
@@ -21,12 +26,12 @@ pub fn cluster() -> Result<&'static Cluster> {
     unsafe_code,
     reason = "statics are not dropped; atexit(3) is where the cluster can be stopped"
 )]
-fn start() -> Result<Cluster> {
+fn start(options: &ClusterOptions) -> Result<Cluster> {
     // SAFETY: `stop` is an `extern "C"` function without arguments.
     unsafe {
         libc::atexit(stop);
     }
-    Cluster::start(&ClusterOptions::default())
+    Cluster::start(options)
 }
 
 extern "C" fn stop() {

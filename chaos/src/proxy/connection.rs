@@ -1,0 +1,236 @@
+//! One connection of a client: its requests go up one after the other, the answers come down as they arrive.
+//!
+//! The two sides end separately: what is held or under way still reaches the broker when the client's side is long
+//! closed, as it does on a real network.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::watch;
+use tokio::time;
+
+use crate::proxy::frame::{self, Frame, Request};
+use crate::proxy::rule::{Book, Caught, Fate, Side, Stage};
+
+/// For what the broker answers at once, also when the machine is busy.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// A request that the broker has yet to answer.
+struct Pending {
+    correlation: i32,
+    key: i16,
+    version: i16,
+    caught: Option<Arc<Caught>>,
+    /// The client does not get the answer, and this becomes of its side.
+    swallow: Option<Side>,
+}
+
+/// What the two directions share.
+struct Lane {
+    pending: Mutex<VecDeque<Pending>>,
+    unanswered: watch::Sender<usize>,
+    /// How the client's side is to end.
+    cut: watch::Sender<Option<Side>>,
+}
+
+impl Lane {
+    fn expect(&self, pending: Pending) {
+        let mut all = self.lock();
+        all.push_back(pending);
+        self.unanswered.send_replace(all.len());
+    }
+
+    fn answered(&self, correlation: i32) -> Option<Pending> {
+        let mut all = self.lock();
+        let at = all.iter().position(|one| one.correlation == correlation)?;
+        let found = all.remove(at);
+        self.unanswered.send_replace(all.len());
+        found
+    }
+
+    /// Waits until everything that was sent up is answered.
+    async fn drained(&self) {
+        let mut unanswered = self.unanswered.subscribe();
+        let none = unanswered.wait_for(|count| *count == 0);
+        let _ = time::timeout(ANSWER_LIMIT, none).await;
+    }
+
+    fn cut(&self, side: Side) {
+        if side != Side::Open {
+            self.cut.send_replace(Some(side));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Pending>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Carries a connection until either side ends it.
+pub(super) async fn carry(client: TcpStream, broker: TcpStream, book: Arc<Book>) {
+    // Only latency would be lost.
+    let _ = (client.set_nodelay(true), broker.set_nodelay(true));
+    let (from_client, to_client) = client.into_split();
+    let (from_broker, to_broker) = broker.into_split();
+    let lane = Arc::new(Lane {
+        pending: Mutex::default(),
+        unanswered: watch::Sender::new(0),
+        cut: watch::Sender::new(None),
+    });
+    let down = tokio::spawn(answers(from_broker, to_client, Arc::clone(&lane)));
+    let up = Up {
+        to_broker,
+        lane,
+        book,
+    };
+    up.requests(from_client).await;
+    // With `to_broker` gone the broker closes its side, which ends the answers.
+    let _ = down.await;
+}
+
+/// The way up.
+struct Up {
+    to_broker: OwnedWriteHalf,
+    lane: Arc<Lane>,
+    book: Arc<Book>,
+}
+
+impl Up {
+    async fn requests(mut self, mut from_client: OwnedReadHalf) {
+        let mut cut = self.lane.cut.subscribe();
+        loop {
+            let read = tokio::select! {
+                biased;
+                _ = cut.wait_for(Option::is_some) => break,
+                read = frame::read(&mut from_client) => read,
+            };
+            let Ok(request) = read.and_then(Request::parse) else {
+                return;
+            };
+            if self.pass(request).await.is_err() {
+                return;
+            }
+        }
+        let side = *cut.borrow();
+        if side == Some(Side::Reset) {
+            // An error means that the client is gone already.
+            let _ = from_client.as_ref().set_zero_linger();
+        }
+        drop(from_client);
+        self.lane.drained().await;
+    }
+
+    async fn pass(&mut self, request: Request) -> Result<()> {
+        for late in self.book.due_before(&request) {
+            self.lane.drained().await;
+            late.release();
+            let answered = late.wait(|stage| matches!(stage, Stage::Answered(_)));
+            let _ = time::timeout(ANSWER_LIMIT, answered).await;
+        }
+        let Some((fate, caught)) = self.book.fate_of(&request) else {
+            return self.forward(&request, None, None).await;
+        };
+        match fate {
+            Fate::Hold(side) => {
+                self.lane.cut(side);
+                caught.wait(|stage| *stage != Stage::Held).await;
+                let swallow = (side != Side::Open).then_some(side);
+                self.forward(&request, Some(caught), swallow).await
+            }
+            Fate::Delay(time) => {
+                time::sleep(time).await;
+                self.forward(&request, Some(caught), None).await
+            }
+            Fate::Duplicate => {
+                self.forward(&request, None, None).await?;
+                self.forward(&request, Some(caught), Some(Side::Open)).await
+            }
+            Fate::Drop(side) => {
+                caught.answered(None);
+                self.lane.cut(side);
+                Ok(())
+            }
+            Fate::DropAnswer(side) => self.forward(&request, Some(caught), Some(side)).await,
+        }
+    }
+
+    async fn forward(
+        &mut self,
+        request: &Request,
+        caught: Option<Arc<Caught>>,
+        swallow: Option<Side>,
+    ) -> Result<()> {
+        self.lane.expect(Pending {
+            correlation: request.correlation,
+            key: request.key,
+            version: request.version,
+            caught,
+            swallow,
+        });
+        frame::write(&mut self.to_broker, &request.frame).await
+    }
+}
+
+/// The way down.
+async fn answers(mut from_broker: OwnedReadHalf, to_client: OwnedWriteHalf, lane: Arc<Lane>) {
+    let mut to_client = Some(to_client);
+    let mut cut = lane.cut.subscribe();
+    loop {
+        let read = tokio::select! {
+            biased;
+            _ = cut.wait_for(Option::is_some), if to_client.is_some() => {
+                close(&mut to_client, *lane.cut.borrow());
+                continue;
+            }
+            read = frame::read(&mut from_broker) => read,
+        };
+        let Ok(answer) = read else {
+            break;
+        };
+        if !is_for_client(&lane, &answer) {
+            continue;
+        }
+        if let Some(writer) = &mut to_client
+            && frame::write(writer, &answer).await.is_err()
+        {
+            to_client = None;
+        }
+    }
+    // The broker has ended the connection: the client has to notice, and nobody waits for answers.
+    lane.lock().clear();
+    lane.unanswered.send_replace(0);
+    lane.cut(Side::Closed);
+}
+
+/// Notes an answer; `false` when the client is not to get it.
+fn is_for_client(lane: &Lane, answer: &Frame) -> bool {
+    let Ok(correlation) = frame::correlation(answer) else {
+        return true;
+    };
+    let Some(pending) = lane.answered(correlation) else {
+        return true;
+    };
+    if let Some(caught) = &pending.caught {
+        let code = frame::error_code(pending.key, pending.version, answer);
+        caught.answered(code);
+    }
+    if let Some(side) = pending.swallow {
+        lane.cut(side);
+    }
+    pending.swallow.is_none()
+}
+
+fn close(to_client: &mut Option<OwnedWriteHalf>, side: Option<Side>) {
+    let Some(writer) = to_client.take() else {
+        return;
+    };
+    if side == Some(Side::Reset) {
+        let _ = writer.as_ref().set_zero_linger();
+        // Without the FIN that dropping it would send before the RST.
+        writer.forget();
+    }
+}

@@ -1,0 +1,49 @@
+//! A transactional id that two producers hold.
+
+use std::thread;
+use std::time::Duration;
+
+use chaos::cluster::wait;
+use chaos::line::LIMIT;
+use rdkafka::config::ClientConfig;
+use rdkafka::producer::{BaseProducer, Producer};
+
+use crate::flow::Flow;
+
+/// One takeover can fence several times in less than this.
+const ANOTHER: Duration = Duration::from_secs(6);
+
+/// Another producer takes the transactional id of the first instance.
+fn usurp(flow: &Flow) {
+    let usurper: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", flow.line.bootstrap())
+        .set("transactional.id", flow.line.transactional_id(0))
+        .create()
+        .unwrap();
+    usurper.init_transactions(LIMIT).unwrap();
+}
+
+#[test]
+fn a_transactional_id_that_is_taken_once_is_taken_back_and_twice_ends_the_process() {
+    let mut flow = Flow::start("usurped", 1, &[]);
+    flow.under_load(83, |flow| {
+        flow.progress("the start");
+        usurp(flow);
+        wait::until("the instance to notice", LIMIT, || {
+            let log = flow.line.log(0)?;
+            Ok(log.contains("taking up again from the log").then_some(()))
+        })
+        .unwrap();
+        flow.progress("the first time");
+        // The trouble itself, not a wait for something: sooner it would count as one takeover.
+        thread::sleep(ANOTHER);
+        assert!(flow.is_running(0), "{}", flow.line.tails());
+        usurp(flow);
+        let status = flow.line.instances[0].wait_exit(LIMIT).unwrap();
+        assert_eq!(status.code(), Some(1), "{}", flow.line.tails());
+        let log = flow.line.log(0).unwrap();
+        assert!(log.contains("kafka.instance_id"), "{}", flow.line.tails());
+        flow.line.instances[0].restart().unwrap();
+        flow.progress("the restart");
+    });
+}

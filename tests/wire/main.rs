@@ -1,0 +1,16 @@
+//! What a network can do to a single request, done on purpose between the service and a real Kafka: late, twice, never,
+//! or without its answer. Proved from the raw input by code that shares nothing with the service.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests look at the clock; the service's decisions do not"
+)]
+
+mod answers;
+mod join;
+mod late;
+mod one;
+mod requests;
+mod run;
+#[path = "../pipeline/turn.rs"]
+mod turn;
