@@ -18,6 +18,7 @@ use crate::engine::fixed::{Fixed, Partitions};
 use crate::engine::status::{Kind, Status};
 use crate::engine::worker::{Options, Worker};
 use crate::exit::Exit;
+use crate::failpoint;
 use crate::http::generator::FINISH;
 use crate::http::{self, Generator, Owners, Probe, Services};
 use crate::metrics;
@@ -83,6 +84,7 @@ fn start_error(attempt: &'static str) -> impl FnOnce(std::io::Error) -> Error {
 
 /// Runs the service until SIGTERM or SIGINT, or until a person must act.
 pub fn run(config: &Config) -> Result<(), Error> {
+    failpoint::listen();
     let directory = Arc::new(Directory::open(&config.state.directory)?);
     let topics = topics::ensure(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
