@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::broker::client::Settings;
 use crate::broker::feeder::feed;
 use crate::broker::monitor::{self, StableEnds, Watch};
+use crate::broker::ownerless;
 use crate::broker::{Partition, Topic};
 use crate::clock;
 use crate::config::{self, Config};
@@ -17,6 +18,7 @@ use crate::engine::fixed::{Fixed, Partitions};
 use crate::engine::status::{Kind, Status};
 use crate::engine::worker::{Options, Worker};
 use crate::exit::Exit;
+use crate::failpoint;
 use crate::http::generator::FINISH;
 use crate::http::{self, Generator, Owners, Probe, Services};
 use crate::metrics;
@@ -82,6 +84,7 @@ fn start_error(attempt: &'static str) -> impl FnOnce(std::io::Error) -> Error {
 
 /// Runs the service until SIGTERM or SIGINT, or until a person must act.
 pub fn run(config: &Config) -> Result<(), Error> {
+    failpoint::listen();
     let directory = Arc::new(Directory::open(&config.state.directory)?);
     let topics = topics::ensure(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -155,12 +158,12 @@ fn run_parts(
     let server = serve(config, services, runtime, stop)?;
     let stable_ends = StableEnds::default();
     let members = Arc::default();
-    let watched = status.clone();
     let watch = Watch {
-        partitions: Box::new(move || watched_partitions(&watched)),
+        partitions: watched_partitions(status.clone()),
         stable_ends: Arc::clone(&stable_ends),
         members: Arc::clone(&members),
         owners: Box::new(move |found| owners.set(found)),
+        groups: watched_groups(&settings, sink.is_some()),
     };
     monitor::spawn(&settings, watch, Arc::clone(stop))?;
 
@@ -322,16 +325,27 @@ fn wait(
     first
 }
 
-fn watched_partitions(status: &Status) -> Vec<Partition> {
-    let tasks = status
-        .workers
-        .iter()
-        .flat_map(|worker| worker.tasks().into_keys());
+/// The workers' group and, with a database, the sink's.
+fn watched_groups(settings: &Settings, has_sink: bool) -> Vec<ownerless::Watch> {
+    let workers = ownerless::Watch::new(
+        settings.application_id.clone(),
+        &[Topic::Source, Topic::Bases],
+    );
+    let sink = || ownerless::Watch::new(settings.sink_group(), &sink::TOPICS);
+    let sink = has_sink.then(sink);
+    [Some(workers), sink].into_iter().flatten().collect()
+}
+
+fn watched_partitions(status: Status) -> Box<dyn Fn() -> Vec<Partition> + Send> {
     let partition = |(kind, number)| match kind {
         Kind::Ingest => Partition::new(Topic::Source, number),
         Kind::Settle => Partition::new(Topic::Bases, number),
     };
-    tasks.map(partition).collect()
+    Box::new(move || {
+        let workers = status.workers.iter();
+        let tasks = workers.flat_map(|worker| worker.tasks().into_keys());
+        tasks.map(partition).collect()
+    })
 }
 
 fn fixed(config: &Config, topics: topics::Partitions, settings: &Settings, worker: usize) -> Fixed {

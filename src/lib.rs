@@ -99,6 +99,13 @@
 //! record that it writes to each partition, and a worker looks for records of its own that hang before
 //! it commits anything (`engine/hanging.rs`): it ends them the way the rest of their transaction ended.
 //!
+//! A partition that the group has given to nobody, which a static member can bring about by dying
+//! between giving it up and joining anew, is noticed by looking at the group (`broker/ownerless.rs`).
+//!
+//! Every step at which dying could matter is a [`failpoint::Point`]. A build with the feature
+//! `failpoints` can be told to die, wait or fail there; the crash matrix in `tests/pipeline/crash`
+//! goes through all of them and cannot leave one out. In every other build they are nothing.
+//!
 //! # State
 //!
 //! One redb file per task. Committed changes lie in memory in front of the file and reach it every two
@@ -117,6 +124,7 @@
 //! | [`domain`] | values and decisions; no clock, no I/O |
 //! | [`clock`] | time |
 //! | [`exit`] | exit codes |
+//! | [`failpoint`] | steps at which tests have the process die, wait or fail; empty in what ships |
 //! | [`config`] | configuration |
 //! | [`codec`] | bytes and domain |
 //! | [`broker`] | Kafka; the only place that names rdkafka |
@@ -145,6 +153,7 @@ pub mod config;
 pub mod domain;
 pub mod engine;
 pub mod exit;
+pub mod failpoint;
 pub mod http;
 pub mod inspect;
 pub mod metrics;

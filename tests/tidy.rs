@@ -21,20 +21,34 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("clock", &[]),
     ("exit", &[]),
+    ("failpoint", &[]),
     ("config", &[]),
     ("codec", &["domain"]),
-    ("broker", &["domain", "clock", "exit", "config"]),
+    (
+        "broker",
+        &["domain", "clock", "exit", "failpoint", "config"],
+    ),
     ("topics", &["exit", "config", "broker"]),
-    ("state", &["domain", "clock", "codec", "broker"]),
-    ("rules", &["domain", "codec"]),
+    (
+        "state",
+        &["domain", "clock", "failpoint", "codec", "broker"],
+    ),
+    ("rules", &["domain", "failpoint", "codec"]),
     ("metrics", &["domain"]),
     (
         "engine",
         &[
-            "domain", "clock", "codec", "broker", "state", "rules", "metrics",
+            "domain",
+            "clock",
+            "failpoint",
+            "codec",
+            "broker",
+            "state",
+            "rules",
+            "metrics",
         ],
     ),
-    ("sink", &["domain", "clock", "codec", "broker"]),
+    ("sink", &["domain", "clock", "failpoint", "codec", "broker"]),
     (
         "http",
         &["domain", "clock", "codec", "state", "metrics", "engine"],
@@ -43,8 +57,19 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "domain", "clock", "exit", "config", "broker", "topics", "state", "rules", "metrics",
-            "engine", "sink", "http",
+            "domain",
+            "clock",
+            "exit",
+            "failpoint",
+            "config",
+            "broker",
+            "topics",
+            "state",
+            "rules",
+            "metrics",
+            "engine",
+            "sink",
+            "http",
         ],
     ),
     // No `domain`, no `engine`, no `state`: what proves the pipeline shares none of its decisions.
@@ -153,11 +178,15 @@ fn each_vendor_is_named_in_one_place() {
     }
 }
 
-/// Files that call the client library's C interface.
-const UNSAFE: [&str; 2] = ["src/broker/ends.rs", "src/broker/native.rs"];
+/// Files that call the client library's C interface, and the one that kills this process in tests.
+const UNSAFE: [&str; 3] = [
+    "src/broker/ends.rs",
+    "src/broker/native.rs",
+    "src/failpoint/armed.rs",
+];
 
 #[test]
-fn only_the_calls_of_the_client_library_are_unsafe() {
+fn only_the_calls_of_the_client_library_and_of_armed_failpoints_are_unsafe() {
     for (path, code) in sources("src") {
         let words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
         assert!(
@@ -177,6 +206,61 @@ fn metric_names_are_written_down_once() {
             assert!(!code.contains(metric.name), "{path}: {}", metric.name);
         }
     }
+}
+
+#[test]
+fn every_failpoint_is_reached_in_one_place() {
+    let code: Vec<_> = sources("src")
+        .into_iter()
+        .filter(|(path, _)| !path.starts_with("src/failpoint/"))
+        .collect();
+    for (point, name) in failpoints() {
+        let reached = |code: &str| {
+            let calls = code.match_indices("Point::");
+            calls
+                .filter(|(at, word)| {
+                    let rest = &code[at + word.len()..];
+                    let end = rest.find(|c: char| !c.is_alphanumeric());
+                    rest[..end.unwrap_or(rest.len())] == *point
+                })
+                .count()
+        };
+        let places: usize = code.iter().map(|(_, code)| reached(code)).sum();
+        assert_eq!(places, 1, "{point} is reached in so many places");
+        for (path, code) in &code {
+            assert!(!code.contains(&format!("\"{name}\"")), "{path}: {name}");
+        }
+    }
+}
+
+#[test]
+fn a_binary_without_the_feature_knows_no_failpoint() {
+    let binary = fs::read(env!("CARGO_BIN_EXE_settle")).unwrap();
+    let binary = String::from_utf8_lossy(&binary);
+    let holds = |text: &str| binary.contains(text);
+    let manifest: toml::Table = text("Cargo.toml").parse().unwrap();
+    let features = manifest["features"].as_table().unwrap();
+    assert!(!features.contains_key("default"), "{features:?}");
+    // What this test would find if it were there.
+    assert!(holds("state.directory"));
+    let names = failpoints().into_iter().map(|(_, name)| name);
+    for text in names.chain(["FAILPOINTS".to_owned(), "FAILPOINT_SOCKET".to_owned()]) {
+        assert_eq!(holds(&text), cfg!(feature = "failpoints"), "{text}");
+    }
+}
+
+/// The registry as it is written down: variants and names.
+fn failpoints() -> Vec<(String, String)> {
+    let registry = text("src/failpoint/mod.rs");
+    let (_, list) = registry.split_once("\npoints! {").unwrap();
+    let (list, _) = list.split_once('}').unwrap();
+    let found: Vec<_> = list
+        .lines()
+        .filter_map(|line| line.trim().strip_suffix("\",")?.split_once(" = \""))
+        .map(|(point, name)| (point.to_owned(), name.to_owned()))
+        .collect();
+    assert!(found.len() > 50, "{found:?}");
+    found
 }
 
 #[test]

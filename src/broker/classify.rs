@@ -5,6 +5,8 @@ use std::fmt;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use thiserror::Error;
 
+use crate::failpoint::Injected;
+
 /// Why the process must end; decides its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
@@ -59,6 +61,12 @@ impl Error {
             reaction: Reaction::Wait,
             ..self
         }
+    }
+}
+
+impl Injected for Error {
+    fn injected() -> Self {
+        Self::new("go on with the transaction", "injected", Reaction::Recover)
     }
 }
 

@@ -204,6 +204,14 @@ impl Settings {
         config
     }
 
+    /// A member that comes to a group for a moment and leaves it when it is dropped.
+    pub(super) fn guest(&self, group: &str) -> ClientConfig {
+        let client_id = format!("settle|{}|guest", self.instance_id);
+        let mut config = self.group_member(client_id, group, String::new());
+        config.remove("group.instance.id");
+        config
+    }
+
     /// Describes and creates topics.
     pub(super) fn admin(&self) -> ClientConfig {
         let client_id = format!("settle|{}|admin", self.instance_id);

@@ -11,6 +11,7 @@ pub mod mark;
 pub mod member;
 pub mod monitor;
 pub mod native;
+pub mod ownerless;
 pub mod producer;
 pub mod reader;
 pub mod scan;

@@ -12,6 +12,7 @@ use rdkafka::groups::GroupInfo;
 
 use crate::broker::classify::{self, Error, Reaction, Stop};
 use crate::broker::client::{CALL_TIMEOUT, Identity, Quiet, Settings};
+use crate::broker::ownerless;
 use crate::broker::{Partition, Topic};
 use crate::clock;
 
@@ -36,12 +37,14 @@ pub struct Watch {
     pub members: Arc<Mutex<Members>>,
     /// Called with partition of the bases topic → advertised address of its owner.
     pub owners: Box<dyn Fn(BTreeMap<i32, String>) + Send>,
+    /// The groups whose partitions must all have an owner.
+    pub groups: Vec<ownerless::Watch>,
 }
 
 /// Starts the monitor; it ends soon after `stop` is set.
 pub fn spawn(
     settings: &Settings,
-    watch: Watch,
+    mut watch: Watch,
     stop: Arc<AtomicBool>,
 ) -> Result<JoinHandle<()>, Error> {
     let failed = |error| Error::new("create the monitor", error, Reaction::Stop(Stop::Failed));
@@ -76,6 +79,11 @@ pub fn spawn(
                     };
                 }
                 Err(error) => tracing::debug!(%error, "ask for the members of the group"),
+            }
+            for group in &mut watch.groups {
+                if let Err(error) = group.look(&client, &settings) {
+                    tracing::debug!(%error, "look for partitions without an owner");
+                }
             }
             // Serves the client's log and error queue and waits.
             let _ = client.poll(INTERVAL);
@@ -126,7 +134,7 @@ pub fn is_replaced_by_another(settings: &Settings, group: &str, role: &str) -> R
 
 /// Partitions of `topic` in a member's assignment as the consumer protocol encodes it: version,
 /// array of (topic, array of partitions), user data.
-fn assigned(bytes: &[u8], topic: &str) -> Option<Vec<i32>> {
+pub(super) fn assigned(bytes: &[u8], topic: &str) -> Option<Vec<i32>> {
     let mut rest = bytes;
     let _version: [u8; 2] = take(&mut rest)?;
     let topics = i32::from_be_bytes(take(&mut rest)?);

@@ -20,6 +20,7 @@ use crate::broker::mark::{MARK_HEADER, Mark};
 use crate::broker::native::{Client, Membership, Outgoing};
 use crate::broker::{Names, Partition};
 use crate::clock;
+use crate::failpoint::{self, Point};
 
 /// Longest wait for the records of one transaction to be acknowledged.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -139,7 +140,9 @@ impl Producer {
         };
         // The next standby warms up while this one works.
         self.prepare_standby();
+        failpoint::fail::<Error>(Point::ProducerInitBefore)?;
         initialise(&client)?;
+        failpoint::fail::<Error>(Point::ProducerInitAfter)?;
         self.client = Some(client);
         Ok(())
     }
@@ -150,6 +153,7 @@ impl Producer {
         thread::spawn(move || {
             let client = Client::new(&config, &names).inspect(|client| {
                 client.warm_up(CALL_TIMEOUT);
+                failpoint::hit(Point::ProducerStandby);
             });
             // Nobody waits any more when the process ends.
             let _ = sender.send(client);
@@ -171,6 +175,7 @@ impl Producer {
             "a suspect producer must be replaced before the next begin"
         );
         self.client().begin()?;
+        failpoint::fail::<Error>(Point::BeginAfter)?;
         self.began = clock::wall_micros().max(self.began + 1);
         let mark = Mark {
             transactional_id: self.transactional_id.clone(),
@@ -207,6 +212,7 @@ fn initialise(client: &Client) -> Result<(), Error> {
 
 impl Transaction<'_> {
     pub fn send(&mut self, record: &Outgoing) -> Result<(), Error> {
+        failpoint::fail::<Error>(Point::Send)?;
         if self.marked.insert(record.partition) {
             let mut headers = record.headers.to_vec();
             headers.push((MARK_HEADER, self.mark.clone()));
@@ -247,10 +253,16 @@ impl Transaction<'_> {
         positions: &[(Partition, i64)],
         membership: impl FnOnce() -> Result<Membership, Error>,
     ) -> Result<Committed, Error> {
+        failpoint::fail::<Error>(Point::FlushBefore)?;
         self.producer.client().flush(FLUSH_TIMEOUT)?;
+        failpoint::fail::<Error>(Point::FlushAfter)?;
         let receipts = self.producer.client().take_receipts();
+        failpoint::fail::<Error>(Point::OffsetsBefore)?;
         self.send_offsets(positions, &membership()?)?;
+        failpoint::fail::<Error>(Point::OffsetsAfter)?;
+        failpoint::fail::<Error>(Point::CommitBefore)?;
         self.producer.client().commit(CALL_TIMEOUT)?;
+        failpoint::fail::<Error>(Point::CommitAfter)?;
         Ok(Committed { receipts })
     }
 

@@ -7,6 +7,7 @@ use crate::engine::ingest;
 use crate::engine::settle;
 use crate::engine::tasks::Life;
 use crate::engine::worker::Worker;
+use crate::failpoint::{self, Point};
 use crate::metrics::Rebalance as Kind;
 use crate::state::view::Served;
 
@@ -17,6 +18,7 @@ impl Worker {
             Rebalance::Assigned(partitions) => {
                 tracing::info!(worker = self.number, ?partitions, "partitions assigned");
                 self.metrics.rebalanced(Kind::Assigned);
+                failpoint::hit(Point::AssignedBefore);
                 let places: Vec<(Partition, i64)> = partitions
                     .iter()
                     // The group waits for the answer, and the place counts only until the start.
@@ -30,6 +32,7 @@ impl Worker {
                         self.views.serve(partition.number, Served::Restoring);
                     }
                 }
+                failpoint::hit(Point::AssignedAfter);
             }
             Rebalance::Revoked { partitions, lost } => {
                 tracing::info!(
@@ -40,10 +43,15 @@ impl Worker {
                 );
                 self.metrics
                     .rebalanced(if *lost { Kind::Lost } else { Kind::Revoked });
+                failpoint::hit(Point::RevokedBefore);
+                if *lost {
+                    failpoint::hit(Point::Lost);
+                }
                 for partition in partitions {
                     self.close(*partition)?;
                 }
                 self.consumer.unassign(partitions)?;
+                failpoint::hit(Point::RevokedAfter);
             }
         }
         // Who asks must not find an assignment without the tasks that have yet to be restored.
@@ -58,6 +66,7 @@ impl Worker {
             self.views.withdraw(partition.number);
         }
         self.stop_reading(partition)?;
+        failpoint::hit(Point::CloseBefore);
         match partition.topic {
             Topic::Source => {
                 if let Some(task) = self.tasks.ingest.get_mut(&partition.number) {
@@ -70,6 +79,7 @@ impl Worker {
                 }
             }
         }
+        failpoint::hit(Point::CloseSaved);
         self.paused.remove(&partition);
         self.tasks.remove(partition, &mut self.desk);
         Ok(())

@@ -5,6 +5,7 @@ use thiserror::Error;
 use crate::broker::classify::{self, Reaction, Stop};
 use crate::engine::settle;
 use crate::engine::start::Refusal;
+use crate::failpoint::Injected;
 use crate::state;
 
 #[derive(Debug, Error)]
@@ -29,6 +30,12 @@ impl From<settle::Error> for Failure {
             settle::Error::State(error) => Self::State(error),
             settle::Error::ForeignBase { .. } => Self::Broken(error.to_string()),
         }
+    }
+}
+
+impl Injected for Failure {
+    fn injected() -> Self {
+        classify::Error::new("reach the broker", "injected", Reaction::Wait).into()
     }
 }
 

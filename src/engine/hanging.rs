@@ -23,6 +23,7 @@ use crate::clock;
 use crate::codec::stored::{POSITION_KEY, Position, TOUCH_KEY};
 use crate::engine::failure::Failure;
 use crate::engine::worker::Worker;
+use crate::failpoint::{self, Point};
 
 /// How often a running worker looks for log ends that stand still.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -219,6 +220,7 @@ pub fn end_left_by(
     transactional_id: &str,
 ) -> Result<(), Failure> {
     let mut producer = Producer::successor(settings, transactional_id);
+    failpoint::fail::<Failure>(Point::FormerBefore)?;
     producer.replace()?;
     let reader = Reader::new(settings, "successor")?;
     let search = Search {
@@ -230,6 +232,7 @@ pub fn end_left_by(
     while search.end(&mut producer)? != Found::Nothing && clock::now() < deadline {
         std::thread::sleep(PAUSE);
     }
+    failpoint::hit(Point::FormerAfter);
     Ok(())
 }
 
@@ -258,6 +261,7 @@ impl Worker {
         if !self.lookout.is_due && now < self.lookout.next_at {
             return Ok(true);
         }
+        failpoint::fail::<Failure>(Point::LookOut)?;
         let search = Search {
             settings: &self.settings,
             reader: &self.reader,

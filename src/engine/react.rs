@@ -14,6 +14,7 @@ use crate::engine::ingest;
 use crate::engine::settle;
 use crate::engine::tasks::Life;
 use crate::engine::worker::Worker;
+use crate::failpoint::{self, Point};
 use crate::metrics::Replacement;
 use crate::state::view::Served;
 use crate::state::{self, file};
@@ -122,6 +123,7 @@ impl Worker {
     /// Forgets everything that is not committed. The new producer decides the open transaction,
     /// and every task reads from the log what became of it.
     pub(super) fn recover(&mut self) {
+        failpoint::hit(Point::RecoverBefore);
         self.metrics.transactions_replaced.increment(1);
         self.outbox.clear();
         self.producer.retire();
@@ -138,6 +140,7 @@ impl Worker {
                 tracing::debug!(%error, "pause while recovering");
             }
         }
+        failpoint::hit(Point::RecoverAfter);
     }
 
     fn set_aside(&mut self, path: &Path, reason: &str) -> Result<(), Stopped> {

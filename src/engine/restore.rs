@@ -21,6 +21,7 @@ use crate::engine::inbox::Item;
 use crate::engine::start::{Facts, Recorded, decide};
 use crate::engine::tasks::{Life, Tasks};
 use crate::engine::worker::Worker;
+use crate::failpoint::{self, Point};
 use crate::state;
 use crate::state::view::Served;
 
@@ -59,8 +60,10 @@ impl Worker {
             return Ok(());
         }
         let offsets = self.group_offsets(&new)?;
+        failpoint::fail::<Failure>(Point::RestoreOffsets)?;
         for (partition, group) in new.into_iter().zip(offsets) {
             self.open(partition)?;
+            failpoint::fail::<Failure>(Point::RestoreOpened)?;
             let restore = self.begin_restore(partition, group)?;
             self.metrics.restores.increment(1);
             self.tasks.lives.insert(partition, Life::Restoring(restore));
@@ -126,6 +129,7 @@ impl Worker {
             ends.push((log, bounds.high));
         }
         let source = self.reader.bounds(partition)?;
+        failpoint::fail::<Failure>(Point::RestoreBounds)?;
         Ok(Restore {
             logs: ends,
             group,
@@ -186,6 +190,7 @@ impl Worker {
                 break;
             };
             let record = fetched.record();
+            failpoint::hit(Point::RestoreRead);
             read_log(&mut self.tasks, &record, self.fixed.wall_now)?;
         }
         for partition in self
@@ -211,6 +216,7 @@ impl Worker {
             return self.set_running(partition, until);
         }
         let start = self.decide_start(partition, restore)?;
+        failpoint::fail::<Failure>(Point::RestoreDecided)?;
         let writer = restore
             .position
             .as_ref()
@@ -382,6 +388,7 @@ impl Worker {
             until = start,
             "reading payments again for the duplicate window"
         );
+        failpoint::fail::<Failure>(Point::RestoreWindow)?;
         restore.window_until = Some(start);
         let old_logs = std::mem::replace(&mut restore.logs, vec![(partition, start)]);
         for (log, _) in old_logs {
@@ -393,6 +400,7 @@ impl Worker {
 
     /// Lets a restored task run from `start` on.
     fn set_running(&mut self, partition: Partition, start: i64) -> Result<(), Failure> {
+        failpoint::fail::<Failure>(Point::RestoreRunning)?;
         let number = partition.number;
         if partition.topic == Topic::Source {
             self.reader.stop(partition)?;
@@ -411,6 +419,7 @@ impl Worker {
         }
         self.consumer.start(partition, start)?;
         self.tasks.lives.insert(partition, Life::Running);
+        failpoint::hit(Point::RestoreDone);
         tracing::info!(
             topic = self.fixed.names.of(partition.topic),
             partition = number,
@@ -465,6 +474,7 @@ fn read_log(tasks: &mut Tasks, record: &Record, wall_now: i64) -> Result<(), Fai
                     value: record.value,
                 };
                 task.replay(&item, wall_now)?;
+                failpoint::hit(Point::RestoreReplay);
             }
         }
         Topic::IngestChangelog | Topic::Changelog if record.key == Some(TOUCH_KEY) => {}

@@ -22,6 +22,7 @@ use crate::engine::hanging::Lookout;
 use crate::engine::outbox::Outbox;
 use crate::engine::status;
 use crate::engine::tasks::Tasks;
+use crate::failpoint::{self, Point};
 use crate::metrics::{Replacement, Worker as Metrics};
 use crate::rules::Desk;
 use crate::state::directory::Directory;
@@ -192,6 +193,7 @@ impl Worker {
                         holds_no_record(&self.settings, gap)?;
                         self.tasks.accept_behind_gap(&record);
                     }
+                    failpoint::hit(Point::GatherRecord);
                     taken += 1;
                 }
                 Polled::Rebalance(change) => self.rebalance(&change)?,
@@ -248,6 +250,7 @@ impl Worker {
 
     fn take_answers(&mut self) {
         for (key, answer) in self.desk.take_answers() {
+            failpoint::hit(Point::RuleAnswer);
             let partitions = self.fixed.partitions.bases;
             let number = crate::domain::partition::of_key(key.as_str().as_bytes(), partitions);
             if let Some(task) = self.tasks.settle.get_mut(&number) {
@@ -258,12 +261,14 @@ impl Worker {
 
     /// Decides everything that can be decided: source positions of the batch, none if empty.
     fn stage(&mut self) -> Result<Vec<(Partition, i64)>, Failure> {
+        failpoint::fail::<Failure>(Point::StageBegin)?;
         self.outbox.clear();
         let mut positions = Vec::new();
         let past_markers = self.past_markers()?;
         for task in self.tasks.ingest.values_mut() {
             let past_markers = past_markers.get(&task.partition()).copied();
             if let Some(next) = task.stage(&self.fixed, past_markers, &mut self.outbox)? {
+                failpoint::hit(Point::StageIngest);
                 positions.push((task.partition(), next));
             }
         }
@@ -271,6 +276,7 @@ impl Worker {
             let past_markers = past_markers.get(&task.partition()).copied();
             let (desk, out) = (&mut self.desk, &mut self.outbox);
             if let Some(next) = task.stage(&self.fixed, desk, past_markers, out)? {
+                failpoint::hit(Point::StageSettle);
                 positions.push((task.partition(), next));
             }
         }
@@ -305,6 +311,7 @@ impl Worker {
     /// Commits the batch in one transaction, then advances the stores.
     fn commit(&mut self, positions: &[(Partition, i64)]) -> Result<(), Failure> {
         let began = clock::now();
+        failpoint::fail::<Failure>(Point::BeginBefore)?;
         let mut transaction = self.producer.begin()?;
         for record in self.outbox.iter() {
             transaction.send(&record)?;
@@ -313,11 +320,14 @@ impl Worker {
         self.committed_at = clock::now();
         self.fixed.wall_now = clock::wall_millis();
         for task in self.tasks.ingest.values_mut() {
+            failpoint::hit(Point::ApplyIngest);
             task.apply(&committed, &self.metrics);
         }
         for task in self.tasks.settle.values_mut() {
+            failpoint::hit(Point::ApplySettle);
             task.apply(&committed, &self.fixed, &self.metrics);
         }
+        failpoint::hit(Point::ApplyAfter);
         self.metrics.transactions_committed.increment(1);
         self.metrics
             .transaction_records
@@ -351,6 +361,7 @@ impl Worker {
         let due = self.fixed.now >= self.checkpoint_at + CHECKPOINT_INTERVAL;
         if due {
             self.checkpoint_at = self.fixed.now;
+            failpoint::hit(Point::CheckpointBegin);
         }
         let duration = &self.metrics.checkpoint_duration;
         let background = |job: Box<dyn FnOnce() + Send>| {
@@ -379,7 +390,10 @@ impl Worker {
     /// Leaves in order: the last transaction is committed, state becomes durable. The static
     /// member does not leave its group, so that a restart finds its partitions waiting.
     fn shut_down(mut self) -> Result<(), Stopped> {
-        self.close_all()
+        failpoint::hit(Point::ShutdownBegin);
+        let closed = self.close_all();
+        failpoint::hit(Point::ShutdownEnd);
+        closed
     }
 
     /// Gives every task up, its committed state made durable.

@@ -17,6 +17,7 @@ use super::retry::Backoff;
 use super::status::{Outcome, Status};
 use super::{Answer, Error, Options};
 use crate::domain::rule::RuleKey;
+use crate::failpoint::{self, Point};
 
 /// The process's only way to the rule service. A clone is another handle of the same resolver.
 #[derive(Clone)]
@@ -140,7 +141,9 @@ impl Office {
     async fn ask(&self, key: &RuleKey) -> Result<Answer, Trouble> {
         let on_wire = self.status.enter_wire();
         let began = Instant::now();
+        failpoint::hit(Point::RuleCallBefore);
         let reply = self.client.ask(key).await;
+        failpoint::hit(Point::RuleCallAfter);
         let took = began.elapsed();
         drop(on_wire);
         match &reply {

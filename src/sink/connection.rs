@@ -8,6 +8,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Client, Config, NoTls, Socket};
 
+use crate::failpoint::Injected;
 use crate::sink::schema;
 use crate::sink::statements::Statements;
 
@@ -63,6 +64,12 @@ impl Error {
                 _ => Reaction::Retry,
             },
         }
+    }
+}
+
+impl Injected for Error {
+    fn injected() -> Self {
+        Self::Silent(Duration::ZERO)
     }
 }
 

@@ -34,7 +34,7 @@ use crate::broker::client::SINK_ROLE;
 use crate::broker::client::Settings;
 use crate::broker::member::Member;
 use crate::broker::monitor::is_replaced_by_another;
-use crate::sink::rows::TOPICS;
+pub use crate::sink::rows::TOPICS;
 use crate::sink::service::Service;
 use crate::sink::status::Status;
 use crate::sink::worker::Worker;

@@ -9,6 +9,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Statement, Transaction};
 
 use crate::domain::payment::Source;
+use crate::failpoint::{self, Point};
 use crate::sink::batch::Tables;
 use crate::sink::connection::Error;
 use crate::sink::rows::{Dead, Excluded, Logged, Settled, Totals, TotalsKey};
@@ -132,6 +133,7 @@ impl Statements {
     }
 
     async fn rules(&self, to: Table<'_>, tables: &Tables<'_>) -> Result<u64, Error> {
+        failpoint::fail::<Error>(Point::SinkRows)?;
         let rules = &tables.rules;
         let newest: Vec<_> = rules
             .iter()

@@ -15,6 +15,7 @@ use tokio::sync::mpsc::Sender;
 use crate::broker::Partition;
 use crate::broker::member::{self, Change, Member};
 use crate::clock;
+use crate::failpoint::{self, Point};
 use crate::sink::Error;
 use crate::sink::batch::Batch;
 use crate::sink::rows::{self, Row};
@@ -240,6 +241,7 @@ impl Worker {
     }
 
     fn take(&mut self, answer: Answer) -> Result<(), Error> {
+        failpoint::hit(Point::SinkAnswered);
         let under_way = self.under_way.take();
         match (answer, under_way) {
             (Answer::Stopped(error), _) => return Err(Error::Database(error)),
@@ -354,6 +356,7 @@ impl Worker {
                 return Ok(Err(member::Error::Weather(error.to_string())));
             }
         };
+        failpoint::hit(Point::SinkStart);
         if let Err(error) = self.member.start(at, from) {
             return Ok(Err(error));
         }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio_postgres::{Config, IsolationLevel, Transaction};
 
 use crate::broker::{Names, Partition};
+use crate::failpoint::{self, Point};
 use crate::sink::batch::{Batch, Part, Tables};
 use crate::sink::connection::{Connection, Error, Reaction};
 use crate::sink::rows::TOPICS;
@@ -106,13 +107,17 @@ async fn write(
         .isolation_level(IsolationLevel::ReadCommitted)
         .start()
         .await?;
+    failpoint::fail::<Error>(Point::SinkBegin)?;
     let statements = &connection.statements;
     if !move_positions(&transaction, statements, topics, batch).await? {
         transaction.rollback().await?;
         return Err(Error::Moved);
     }
+    failpoint::fail::<Error>(Point::SinkMoved)?;
     let written = statements.write(&transaction, &Tables::of(batch)).await?;
+    failpoint::fail::<Error>(Point::SinkCommitBefore)?;
     transaction.commit().await?;
+    failpoint::fail::<Error>(Point::SinkCommitAfter)?;
     Ok(written)
 }
 

@@ -11,6 +11,7 @@ use redb::{
 };
 
 use crate::clock;
+use crate::failpoint::{self, Point};
 use crate::state::Error;
 
 /// Layout of the tables; another one is rebuilt from the log.
@@ -29,13 +30,16 @@ impl StateFile {
     /// Opens or creates the file. A damaged file, or one that belongs to something else than
     /// `identity`, is set aside under another name and begun anew.
     pub fn open(path: &Path, identity: &str, cache_bytes: usize) -> Result<Self, Error> {
-        match Self::try_open(path, identity, cache_bytes) {
+        failpoint::fail::<Error>(Point::FileOpen)?;
+        let opened = match Self::try_open(path, identity, cache_bytes) {
             Err(Error::Damaged { reason, .. }) => {
                 set_aside(path, &reason)?;
                 Self::try_open(path, identity, cache_bytes)
             }
             result => result,
-        }
+        };
+        failpoint::hit(Point::FileOpened);
+        opened
     }
 
     fn try_open(path: &Path, identity: &str, cache_bytes: usize) -> Result<Self, Error> {
@@ -145,10 +149,12 @@ impl StateFile {
         // Reopening after a crash must not walk the whole file.
         write.set_quick_repair(true);
         fill(&write, self)?;
+        failpoint::fail::<Error>(Point::CheckpointWrite)?;
         write.commit().map_err(|error| match error {
             redb::CommitError::Storage(error) => self.storage_error(&error),
             other => damaged(&self.path, other.to_string()),
-        })
+        })?;
+        failpoint::fail::<Error>(Point::CheckpointDone)
     }
 
     pub fn table_error(&self, error: &TableError) -> Error {
@@ -207,8 +213,11 @@ pub fn set_aside(path: &Path, reason: &str) -> Result<(), Error> {
         file = %path.display(), aside = %aside.display(), reason,
         "local state is damaged; the file is set aside and rebuilt from the log"
     );
+    failpoint::fail::<Error>(Point::AsideBefore)?;
     fs::rename(path, &aside)
-        .map_err(|error| Error::unusable(path, "set a damaged file aside", error))
+        .map_err(|error| Error::unusable(path, "set a damaged file aside", error))?;
+    failpoint::hit(Point::AsideAfter);
+    Ok(())
 }
 
 /// Four bytes of a cryptographic hash over what a value belongs to and the value itself: redb
@@ -247,6 +256,22 @@ mod tests {
         drop(StateFile::open(&path, "a/0", CACHE).unwrap());
         assert_eq!(aside(directory.path()), 0);
         drop(StateFile::open(&path, "a/1", CACHE).unwrap());
+        assert_eq!(aside(directory.path()), 1);
+    }
+
+    #[test]
+    fn a_file_of_another_layout_is_set_aside() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.redb");
+        let file = StateFile::open(&path, "a/0", CACHE).unwrap();
+        file.write(|write, _| {
+            let mut meta = write.open_table(META).unwrap();
+            meta.insert("layout", "2").unwrap();
+            Ok(())
+        })
+        .unwrap();
+        drop(file);
+        drop(StateFile::open(&path, "a/0", CACHE).unwrap());
         assert_eq!(aside(directory.path()), 1);
     }
 

@@ -19,6 +19,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::failpoint::Injected;
+
 #[derive(Debug, Error)]
 pub enum Error {
     /// The file does not hold what was written: set it aside and rebuild from the log.
@@ -34,6 +36,12 @@ pub enum Error {
     /// A former owner in this process has not closed the file yet: try again.
     #[error("{path}: still open in this process")]
     Busy { path: PathBuf },
+}
+
+impl Injected for Error {
+    fn injected() -> Self {
+        Self::unusable("state file", "use the state file", "injected")
+    }
 }
 
 impl Error {

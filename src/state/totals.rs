@@ -388,3 +388,112 @@ pub fn fold_rule(
     state.rule = rule;
     Some(state)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::domain::payment::{ActionType, MethodType};
+
+    const KEYS_WRITTEN: u64 = 300;
+    const COMMITS: i64 = 4;
+    const DAMAGES: usize = 240;
+    const PAGE: usize = 4096;
+
+    fn key(number: u64) -> RuleKey {
+        RuleKey::new(
+            &format!("merchant-{number}"),
+            "2025-05-26",
+            ActionType::Payment,
+            MethodType::Money,
+        )
+    }
+
+    fn open(path: &Path) -> Result<Store, Error> {
+        Store::open(path, "a/0", 1 << 20)
+    }
+
+    /// After each commit every key has been settled as often as there were commits, and so says
+    /// the position.
+    fn written(path: &Path) {
+        let mut store = open(path).unwrap();
+        for commit in 1..=COMMITS {
+            let state = KeyState {
+                totals: Totals {
+                    amount: commit,
+                    count: commit.unsigned_abs(),
+                },
+                rule: None,
+            };
+            let keys = (0..KEYS_WRITTEN).map(|number| (key(number), state.clone()));
+            store.replay(Batch {
+                keys: keys.collect(),
+                positions: Positions {
+                    source: commit,
+                    ..Positions::default()
+                },
+            });
+            store.checkpoint().unwrap();
+        }
+    }
+
+    /// One of the ways in which a disk lies.
+    fn damage(bytes: &mut Vec<u8>, kind: usize, rng: &mut fastrand::Rng) {
+        let at = rng.usize(..bytes.len());
+        match kind {
+            // Behind the header, most of what is written lies in a few pages.
+            0 | 1 => bytes[at] ^= 1 << rng.u8(..8),
+            2 => {
+                let page = at / PAGE * PAGE;
+                let end = bytes.len().min(page + PAGE);
+                bytes[page..end].fill(0);
+            }
+            3 => bytes.truncate(at),
+            4 => bytes.extend((0..PAGE).map(|_| rng.u8(..))),
+            _ => {
+                // A page that was written to the wrong place.
+                let from = rng.usize(..bytes.len() / PAGE) * PAGE;
+                let to = rng.usize(..bytes.len() / PAGE) * PAGE;
+                bytes.copy_within(from..from + PAGE, to);
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_is_damaged_in_the_file_no_total_is_wrong_and_none_is_missing() {
+        let seed = fastrand::u64(..);
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("settle.redb");
+        written(&path);
+        let whole = fs::read(&path).unwrap();
+        let (mut noticed, mut read) = (0, 0);
+        for number in 0..DAMAGES {
+            let mut bytes = whole.clone();
+            damage(&mut bytes, number % 6, &mut rng);
+            fs::write(&path, bytes).unwrap();
+            let what = format!("seed {seed}, damage {number}");
+            let store = open(&path).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let source = store.positions().source;
+            if source < 0 {
+                // Set aside: everything is read again from the log.
+                noticed += 1;
+                assert_eq!(store.positions(), Positions::default(), "{what}");
+                assert_eq!(store.get(key(0).as_str()).unwrap(), None, "{what}");
+                continue;
+            }
+            for number in 0..KEYS_WRITTEN {
+                match store.get(key(number).as_str()) {
+                    Ok(Some(state)) => assert_eq!(state.totals.amount, source, "{what}"),
+                    Ok(None) => panic!("{what}: key {number} is missing at {source}"),
+                    Err(Error::Damaged { .. }) => noticed += 1,
+                    Err(error) => panic!("{what}: {error}"),
+                }
+            }
+            read += 1;
+        }
+        assert!(noticed > DAMAGES / 10, "{noticed} damages noticed");
+        assert!(read > DAMAGES / 10, "{read} files read");
+    }
+}

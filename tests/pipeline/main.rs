@@ -10,6 +10,8 @@
     reason = "tests look at the clock; the service's decisions do not"
 )]
 
+#[cfg(feature = "failpoints")]
+mod crash;
 mod database;
 mod http;
 mod kills;
@@ -23,4 +25,5 @@ mod refusals;
 mod restart;
 mod rules;
 mod state;
+mod syscalls;
 mod turn;

@@ -12,9 +12,14 @@ use crate::line::{LIMIT, Line, day};
 
 /// Calls `work` while payments come at a fixed rate.
 pub fn under_load(line: &mut Line, seed: u64, work: impl FnOnce(&mut Line)) {
+    under_load_of(line, seed, 800, work);
+}
+
+/// The same with so many payments per second.
+pub fn under_load_of(line: &mut Line, seed: u64, per_second: u32, work: impl FnOnce(&mut Line)) {
     let stop = AtomicBool::new(false);
     let sending = SendOptions {
-        per_second: Some(800),
+        per_second: Some(per_second),
         ..line.sending()
     };
     thread::scope(|scope| {

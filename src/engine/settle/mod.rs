@@ -23,6 +23,7 @@ use crate::engine::inbox::Inbox;
 use crate::engine::outbox::Outbox;
 use crate::engine::settle::decide::{Decided, Deciding, Working};
 use crate::engine::settle::rules::Absent;
+use crate::failpoint::{self, Point};
 use crate::metrics::{Lookup, Worker as Metrics};
 use crate::rules::Desk;
 use crate::state;
@@ -185,6 +186,7 @@ impl Task {
             if let (Basis::Rule(rule), Lookup::Asked) = (&working.basis, working.found) {
                 out.push(self.rules(), text, |value| write_rule(fields, rule, value));
                 working.rule_receipt = Some(out.want_receipt());
+                failpoint::hit(Point::RulePublish);
             }
             let totals = working.state.totals;
             out.push_written(

@@ -9,6 +9,7 @@ use crate::domain::rule::{Rule, RuleKey};
 use crate::engine::fixed::Fixed;
 use crate::engine::inbox::Item;
 use crate::engine::settle::{Error, Task};
+use crate::failpoint::{self, Point};
 use crate::rules::{Answer, Desk};
 use crate::state;
 use crate::state::totals::{Batch, fold_rule};
@@ -61,6 +62,7 @@ impl Task {
             }
         }
         for key in missing {
+            failpoint::hit(Point::RuleAsk);
             desk.request(&key);
             self.asked.insert(key);
         }
