@@ -57,6 +57,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 const OWNERS: &[(&str, &str)] = &[
     ("rdkafka", "src/broker/"),
     ("redb", "src/state/"),
+    ("rustix", "src/state/"),
     ("reqwest", "src/rules/"),
     ("tokio_postgres", "src/sink/"),
     ("native_tls", "src/sink/"),

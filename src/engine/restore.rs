@@ -62,7 +62,6 @@ impl Worker {
         for (partition, group) in new.into_iter().zip(offsets) {
             self.open(partition)?;
             let restore = self.begin_restore(partition, group)?;
-            self.metrics.restores.increment(1);
             self.tasks.lives.insert(partition, Life::Restoring(restore));
         }
         Ok(())
@@ -186,6 +185,9 @@ impl Worker {
                 break;
             };
             let record = fetched.record();
+            if self.tasks.restores_from(record.partition) {
+                self.metrics.restore_records.increment(1);
+            }
             read_log(&mut self.tasks, &record, self.fixed.wall_now)?;
         }
         for partition in self
@@ -404,6 +406,7 @@ impl Worker {
         }
         self.consumer.start(partition, start)?;
         self.tasks.lives.insert(partition, Life::Running);
+        self.metrics.restores.increment(1);
         tracing::info!(
             topic = self.fixed.names.of(partition.topic),
             partition = number,

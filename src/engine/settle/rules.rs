@@ -9,6 +9,7 @@ use crate::domain::rule::{Rule, RuleKey};
 use crate::engine::fixed::Fixed;
 use crate::engine::inbox::Item;
 use crate::engine::settle::{Error, Task};
+use crate::metrics;
 use crate::rules::{Answer, Desk};
 use crate::state;
 use crate::state::totals::{Batch, fold_rule};
@@ -108,6 +109,7 @@ impl Task {
                 fold_rule(known, rule, offset).map(|state| (key, state))
             }
             Err(reason) => {
+                metrics::rule_ignored();
                 tracing::warn!(
                     partition = self.number,
                     offset,
