@@ -8,10 +8,11 @@ use settle::metrics::{ALL, Kind, Metric, Unit};
 use crate::{dashboards, files};
 
 fn check(relative: &str, wanted: &str) {
-    if std::env::var_os("UPDATE_GENERATED").is_some() {
-        fs::write(files::path(relative), wanted).unwrap();
-    }
     let there = fs::read_to_string(files::path(relative)).unwrap_or_default();
+    if there != wanted && std::env::var_os("UPDATE_GENERATED").is_some() {
+        fs::write(files::path(relative), wanted).unwrap();
+        return;
+    }
     assert!(
         there == wanted,
         "{relative} is stale: UPDATE_GENERATED=1 cargo test --test operations generated"

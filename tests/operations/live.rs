@@ -96,6 +96,7 @@ impl Scene {
         let settled = r#"sum(rate(settle_records_total{outcome="settlement"}[4s])) > 300"#;
         self.wait_for("payments to be settled", settled);
 
+        self.breathe();
         self.pipeline.cluster.rules.set_fault(Fault::Status {
             code: 503,
             retry_after: Some(1),
@@ -106,6 +107,7 @@ impl Scene {
         );
         self.wait_for("an outage to be noticed", "max(settle_rules_outage)");
         self.pipeline.cluster.rules.set_fault(Fault::Healthy);
+        self.breathe();
 
         self.pipeline.cluster.postgres().kill();
         self.wait_for(
@@ -113,10 +115,10 @@ impl Scene {
             "settle_sink_connected == bool 0",
         );
         self.pipeline.cluster.postgres().restart().unwrap();
+        self.breathe();
 
         self.pipeline.instances[0].kill();
-        let takeover =
-            r#"sum(settle_position_offset{kind="settle"} >= bool 0) == bool 4 and sum(up) == 1"#;
+        let takeover = "count(settle_position_offset) == 8 and sum(up) == 1";
         self.wait_for("the other instance to own everything", takeover);
         let state = self.pipeline.instances[0].options().state_directory();
         fs::remove_dir_all(state).unwrap();
@@ -124,6 +126,17 @@ impl Scene {
         self.stand_still_while_it_restores();
         for instance in &self.pipeline.instances {
             instance.wait_ready(LIMIT).unwrap();
+        }
+        self.breathe();
+    }
+
+    /// Lets payments come for a while, so that a picture of the run can be read.
+    fn breathe(&self) {
+        if Prometheus::is_kept() {
+            let settled = r#"sum(settle_records_total{outcome="settlement"})"#;
+            let now = self.largest(settled, seconds_since_epoch() - 2.0);
+            let query = format!("{settled} > {now} + 4000");
+            self.wait_for("payments", &query);
         }
     }
 

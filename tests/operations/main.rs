@@ -15,3 +15,4 @@ mod live;
 mod names;
 mod prometheus;
 mod rules;
+mod runbooks;

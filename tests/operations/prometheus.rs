@@ -15,6 +15,8 @@ use crate::files;
 /// Seconds between two scrapes, and two evaluations of the rules.
 pub const INTERVAL: u32 = 1;
 
+const KEEP: &str = "KEEP_PROMETHEUS";
+
 const LIMIT: Duration = Duration::from_secs(30);
 
 pub struct Prometheus {
@@ -109,9 +111,14 @@ impl Prometheus {
         serde_json::from_value(answer["data"].clone()).map_err(|error| error.to_string())
     }
 
-    /// Ends it in order and copies what it has stored, when `KEEP_PROMETHEUS` names a directory.
+    /// Whether `KEEP_PROMETHEUS` names a directory for what is stored.
+    pub fn is_kept() -> bool {
+        std::env::var_os(KEEP).is_some()
+    }
+
+    /// Ends it in order and copies what it has stored, if it is to be kept.
     pub fn keep(&self) {
-        let Some(kept) = std::env::var_os("KEEP_PROMETHEUS") else {
+        let Some(kept) = std::env::var_os(KEEP) else {
             return;
         };
         self.process.terminate(LIMIT).unwrap();
