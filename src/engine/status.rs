@@ -76,7 +76,7 @@ pub struct Task {
     pub lag: Option<i64>,
     pub waiting: Waiting,
     pub unstable: Unstable,
-    /// Age of the oldest payment that it has still to deal with, at most.
+    /// Age of the oldest payment that it holds, or of the last one it dealt with when it lags.
     pub oldest: Option<Duration>,
 }
 

@@ -109,8 +109,8 @@ registry! {
         "Payment ids that were looked up in the duplicate window.";
     TRANSACTIONS: C, One, "settle_transactions_total" ["worker", "result"],
         "Ended transactions: committed, or ended by the producer that replaced the one that began them.";
-    TRANSACTION_RECORDS_READ: H(TRANSACTION_RECORDS), Records, "settle_transaction_records" [],
-        "Input records per committed transaction.";
+    TRANSACTION_SENT: H(TRANSACTION_RECORDS), Records, "settle_transaction_records" [],
+        "Records sent per committed transaction.";
     COMMIT_DURATION: H(COMMIT_SECONDS), Seconds, "settle_commit_duration_seconds" [],
         "From begin to the return of commit, of committed transactions.";
     END_TO_END: H(END_TO_END_SECONDS), Seconds, "settle_end_to_end_seconds" [],
@@ -142,7 +142,7 @@ registry! {
     STABLE_STUCK: G, Seconds, "settle_stable_offset_stuck_seconds" ["kind", "partition"],
         "Time for which the stable offset has stood still although records lie behind it.";
     OLDEST: G, Seconds, "settle_oldest_unsettled_seconds" ["kind", "partition"],
-        "Age of the oldest payment that the task has still to deal with, by its record timestamp, at most; 0 when there is none.";
+        "Age of the oldest payment that the task holds, or, where it lags behind its source, of the last one it dealt with; 0 when there is nothing to do.";
     WAITING: G, Records, "settle_waiting_records" ["partition"],
         "Payments held back by one whose payout rule is not known yet, that one included.";
     WAITING_AMOUNT: G, Minor, "settle_waiting_amount" ["partition"],

@@ -8,7 +8,7 @@ use crate::domain::classify::{Defect, Exclusion};
 use crate::metrics::{
     AMOUNT, BASES, CHECKPOINT_DURATION, COMMIT_DURATION, CONSUMED, DUPLICATE_CHECKS, END_TO_END,
     FAILURES, POSITIONS_REPAIRED, PRODUCER_REPLACEMENTS, REBALANCES, RECORDS, RESTORE_READ,
-    RESTORES, RULE_LOOKUPS, TRANSACTION_RECORDS_READ, TRANSACTIONS,
+    RESTORES, RULE_LOOKUPS, TRANSACTION_SENT, TRANSACTIONS,
 };
 
 /// Why a producer was made.
@@ -127,7 +127,7 @@ impl Worker {
             duplicates_checked: DUPLICATE_CHECKS.counter(&[]),
             transactions_committed: TRANSACTIONS.counter(&of("committed")),
             transactions_replaced: TRANSACTIONS.counter(&of("replaced")),
-            transaction_records: TRANSACTION_RECORDS_READ.histogram(&[]),
+            transaction_records: TRANSACTION_SENT.histogram(&[]),
             commit_duration: COMMIT_DURATION.histogram(&[]),
             positions_repaired: POSITIONS_REPAIRED.counter(&[]),
             restores: RESTORES.counter(&[]),

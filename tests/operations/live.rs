@@ -1,6 +1,7 @@
-//! One run with everything that can be seen: load, dead letters, an outage of the rule service, a database that goes
-//! away, a kill, a takeover, a restore, brokers that stand still. Afterwards every query of every dashboard has data,
-//! every registered metric has been scraped, and every diagnosis of a runbook has been carried out.
+//! One run with everything that can be seen: load, dead letters, an outage of the rule service, an upstream that leaves
+//! a transaction open, a database that goes away, a kill, a takeover, a restore, brokers that stand still. Afterwards
+//! every query of every dashboard has data, every registered metric has been scraped, and every diagnosis of a runbook
+//! has been carried out.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,6 +16,8 @@ use chaos::oracle::settled;
 use chaos::pipeline::{Pipeline, PipelineOptions};
 use chaos::workload::day::{Day, DayOptions};
 use chaos::workload::send::{self, SendOptions};
+use rdkafka::config::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use reqwest::blocking::Client;
 use serde_json::Value;
 use settle::metrics::ALL;
@@ -109,6 +112,7 @@ impl Scene {
         self.pipeline.cluster.rules.set_fault(Fault::Healthy);
         self.breathe();
 
+        self.hold_readers_back();
         self.pipeline.cluster.postgres().kill();
         self.wait_for(
             "the database to be missed",
@@ -138,6 +142,28 @@ impl Scene {
             let query = format!("{settled} > {now} + 4000");
             self.wait_for("payments", &query);
         }
+    }
+
+    /// The upstream leaves a transaction open for a while.
+    fn hold_readers_back(&self) {
+        let upstream: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", self.pipeline.bootstrap())
+            .set("transactional.id", "upstream")
+            .create()
+            .unwrap();
+        upstream.init_transactions(LIMIT).unwrap();
+        upstream.begin_transaction().unwrap();
+        let finish = r#"{"channel":"ONLINE","action":"FINISH"}"#;
+        let record = BaseRecord::<str, str>::to(&self.pipeline.names.source)
+            .partition(0)
+            .payload(finish);
+        upstream.send(record).map_err(|(error, _)| error).unwrap();
+        upstream.flush(LIMIT).unwrap();
+        let stuck = r#"max(settle_stable_offset_stuck_seconds{kind="ingest"}) > 3 and max(settle_stable_offset_gap_records{kind="ingest"}) > 100"#;
+        self.wait_for("a stable offset that stands still", stuck);
+        upstream.abort_transaction(LIMIT).unwrap();
+        let free = r#"max(settle_stable_offset_stuck_seconds{kind="ingest"}) < bool 2"#;
+        self.wait_for("the stable offset to move again", free);
     }
 
     /// A restore of so little is over between two scrapes; brokers that stand still let it last.

@@ -16,6 +16,7 @@ mod kills;
 mod letters;
 mod line;
 mod metrics;
+mod money;
 mod moving;
 mod outcomes;
 mod payments;
