@@ -23,6 +23,7 @@ use crate::clock;
 use crate::codec::stored::{POSITION_KEY, Position, TOUCH_KEY};
 use crate::engine::failure::Failure;
 use crate::engine::worker::Worker;
+use crate::metrics;
 
 /// How often a running worker looks for log ends that stand still.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -124,6 +125,7 @@ impl Search<'_> {
                 })?;
             }
             transaction.end_like(committed)?;
+            metrics::transaction_ended_again(committed);
             found = Found::Ended;
         }
         Ok(found)

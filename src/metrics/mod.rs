@@ -119,6 +119,8 @@ registry! {
         "New transactional producers: at start, after an error, or because a request went unanswered.";
     REBALANCES: C, One, "settle_rebalances_total" ["worker", "kind"],
         "Calls of the group to take on or give up partitions.";
+    HANGING: C, One, "settle_hanging_transactions_total" ["ended"],
+        "Transactions of this service whose markers a broker had lost, and how they were ended again: committed or aborted.";
     FAILURES: C, One, "settle_failures_total" ["worker", "reaction"],
         "Failures of a turn of the loop, by what was done about them.";
     IN_DOUBT: G, Seconds, "settle_transaction_in_doubt_seconds" ["worker"],
@@ -214,6 +216,8 @@ registry! {
 }
 
 static RULE_CALLED: LazyLock<Histogram> = LazyLock::new(|| RULE_CALL_DURATION.histogram(&[]));
+static ENDED_AGAIN: LazyLock<[Counter; 2]> =
+    LazyLock::new(|| ["aborted", "committed"].map(|ended| HANGING.counter(&[ended])));
 static RULE_IGNORED: LazyLock<Counter> = LazyLock::new(|| RULES_IGNORED.counter(&[]));
 
 /// Makes the recorder of the process the one that all handles are resolved from, and the series
@@ -221,11 +225,17 @@ static RULE_IGNORED: LazyLock<Counter> = LazyLock::new(|| RULES_IGNORED.counter(
 pub fn install() {
     LazyLock::force(&RULE_CALLED);
     LazyLock::force(&RULE_IGNORED);
+    LazyLock::force(&ENDED_AGAIN);
 }
 
 /// One call of the rule service has ended, whatever its result.
 pub fn rule_called(took: Duration) {
     RULE_CALLED.record(took);
+}
+
+/// A transaction whose markers were lost was ended again.
+pub fn transaction_ended_again(committed: bool) {
+    ENDED_AGAIN[usize::from(committed)].increment(1);
 }
 
 /// One record of the rules topic was passed over.

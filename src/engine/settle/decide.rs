@@ -27,6 +27,8 @@ pub(super) struct Decided {
     pub(super) keys: Vec<Working>,
     /// Bases that leave the inbox.
     pub(super) done: usize,
+    /// Records among them that only ended a transaction again.
+    pub(super) touches: usize,
     /// Timestamps of the source records of the settlements, milliseconds since the epoch.
     pub(super) received: Vec<i64>,
     pub(super) overflows: u64,
@@ -77,6 +79,7 @@ impl<'a> Deciding<'a> {
     pub(super) fn decide(&mut self, item: &Item, out: &mut Outbox) -> Result<bool, Error> {
         if item.key == Some(TOUCH_KEY) {
             self.decided.done += 1;
+            self.decided.touches += 1;
             self.next = item.offset + 1;
             return Ok(true);
         }

@@ -268,7 +268,8 @@ impl Task {
         };
         self.store.apply(Batch { keys, positions }, committed);
         self.inbox.finish(staged.decided.done);
-        metrics.bases_done.increment(staged.decided.done as u64);
+        let bases = staged.decided.done - staged.decided.touches;
+        metrics.bases_done.increment(bases as u64);
         metrics
             .settled
             .increment(staged.decided.received.len() as u64);

@@ -32,9 +32,9 @@ impl Task {
     fn measure(&self) -> Waiting {
         let mut waiting = Waiting::default();
         for item in self.inbox.iter() {
-            waiting.records += 1;
-            // One that cannot be read stops the worker when its turn comes.
+            // What is no base ends a transaction again, or stops the worker when its turn comes.
             if let Ok(base) = read_base(item.value.unwrap_or_default()) {
+                waiting.records += 1;
                 waiting.amount = waiting.amount.saturating_add(base.amount);
                 let oldest = waiting
                     .oldest
