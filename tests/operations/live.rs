@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chaos::cluster::rule_faults::Fault;
-use chaos::cluster::{ClusterOptions, wait};
+use chaos::cluster::wait;
 use chaos::oracle::settled;
 use chaos::pipeline::{Pipeline, PipelineOptions};
 use chaos::workload::day::{Day, DayOptions};
@@ -50,7 +50,7 @@ impl Scene {
             binary: env!("CARGO_BIN_EXE_settle").into(),
             instances: 2,
             partitions: 4,
-            cluster: ClusterOptions::default(),
+            ..PipelineOptions::new().unwrap()
         })
         .unwrap();
         let targets: Vec<_> = pipeline
