@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::broker::client::Settings;
 use crate::broker::feeder::feed;
-use crate::broker::monitor::{self, StableEnds, Watch};
+use crate::broker::monitor::{self, Ends, Watch};
 use crate::broker::ownerless;
 use crate::broker::{Partition, Topic};
 use crate::clock;
@@ -143,24 +143,21 @@ fn run_parts(
         status: status.clone(),
         bases_partitions: topics.bases,
         owners: owners.clone(),
-        token: config
-            .http
-            .token
-            .as_ref()
-            .map(|token| token.expose().to_owned()),
+        token: token(config),
         generator: config
             .http
             .generator
             .then(|| generator(&settings, topics.source)),
         sink: sink.as_ref().map(|sink| sink_probe(&sink.status())),
         rules: rules_probe(&resolver.status()),
+        disk: disk_probe(directory),
     };
     let server = serve(config, services, runtime, stop)?;
-    let stable_ends = StableEnds::default();
+    let log_ends = Ends::default();
     let members = Arc::default();
     let watch = Watch {
         partitions: watched_partitions(status.clone()),
-        stable_ends: Arc::clone(&stable_ends),
+        ends: Arc::clone(&log_ends),
         members: Arc::clone(&members),
         owners: Box::new(move |found| owners.set(found)),
         groups: watched_groups(&settings, sink.is_some()),
@@ -181,7 +178,7 @@ fn run_parts(
             desk: resolver.subscribe(),
             views: views.clone(),
             status: Arc::clone(&status.workers[number]),
-            stable_ends: Arc::clone(&stable_ends),
+            ends: Arc::clone(&log_ends),
             members: Arc::clone(&members),
             stop: Arc::clone(stop),
         };
@@ -243,6 +240,11 @@ fn serve(
     Ok(runtime.spawn(http::serve(listener, services, asked_to_stop)))
 }
 
+fn token(config: &Config) -> Option<String> {
+    let token = config.http.token.as_ref();
+    token.map(|token| token.expose().to_owned())
+}
+
 fn start_sink(settings: &Settings, postgres: &config::Postgres) -> Result<sink::Handle, Error> {
     Ok(sink::spawn(settings.clone(), postgres.url.expose())?)
 }
@@ -260,7 +262,23 @@ fn sink_probe(status: &Arc<sink::status::Status>) -> Probe<http::Sink> {
             .into_iter()
             .filter_map(|(partition, progress)| Some((partition, progress.lag?)))
             .collect(),
+        commits: status.commits(),
+        rewinds: status.rewinds(),
+        unreadable: status.unreadable(),
+        lost: status.lost(),
         problem: status.problem(),
+    })
+}
+
+fn disk_probe(directory: &Arc<Directory>) -> Probe<http::Disk> {
+    let directory = Arc::clone(directory);
+    Arc::new(move || {
+        let space = directory.space();
+        http::Disk {
+            used: space.used,
+            free: space.free,
+            size: space.size,
+        }
     })
 }
 

@@ -147,7 +147,7 @@ fn every_image_is_pinned_to_a_release() {
     for (name, service) in compose.services() {
         let image = service["image"].as_str().unwrap();
         let (repository, tag) = image.split_once(':').unwrap();
-        let version = tag.split('-').next().unwrap();
+        let version = tag.split('-').next().unwrap().trim_start_matches('v');
         let is_release =
             version.contains('.') && version.chars().all(|c| c.is_ascii_digit() || c == '.');
         assert!(is_release, "{name}: {image}");
@@ -317,6 +317,67 @@ fn addresses_are_those_the_services_listen_on() {
             "http://rules:8090/payout-rules"
         );
         assert_eq!(variables["SETTLE_POSTGRES__URL"], url);
+    }
+}
+
+#[test]
+fn prometheus_scrapes_every_instance_and_grafana_reads_what_is_mounted() {
+    let compose = Compose::read();
+    let read = |path: &str| -> Value {
+        let text = fs::read_to_string(Path::new(ROOT).join(path)).unwrap();
+        serde_norway::from_str(&text).unwrap()
+    };
+    let mounts = |name: &str| -> BTreeMap<&str, &str> {
+        let mounts = volumes(compose.service(name)).into_iter();
+        mounts.map(|(source, target)| (target, source)).collect()
+    };
+
+    let config = read("grafana/prometheus.yml");
+    let job = &config["scrape_configs"][0];
+    assert_eq!(job["job_name"], "settle", "alerts name it");
+    let targets = texts(job["static_configs"][0].get("targets"));
+    assert_eq!(targets, INSTANCES.map(|name| format!("{name}:8080")));
+    let prometheus = mounts("prometheus");
+    assert_eq!(
+        prometheus["/etc/prometheus/prometheus.yml"],
+        "./grafana/prometheus.yml"
+    );
+    let rules = texts(config.get("rule_files"))[0];
+    let rules = rules.strip_suffix("/*.yaml").unwrap();
+    assert_eq!(prometheus[rules], "./grafana/rules");
+
+    let source = &read("grafana/provisioning/datasources/prometheus.yaml")["datasources"][0];
+    assert_eq!(source["url"], "http://prometheus:9090");
+    assert_eq!(
+        source["jsonData"]["timeInterval"],
+        config["global"]["scrape_interval"]
+    );
+    let provider = &read("grafana/provisioning/dashboards/settle.yaml")["providers"][0];
+    let boards = provider["options"]["path"].as_str().unwrap();
+    let grafana = mounts("grafana");
+    assert_eq!(grafana[boards], "./grafana/dashboards");
+    assert_eq!(
+        grafana["/etc/grafana/provisioning"],
+        "./grafana/provisioning"
+    );
+    assert_eq!(
+        grafana["/usr/share/grafana/public/runbooks"],
+        "./docs/runbooks"
+    );
+    let home = environment(compose.service("grafana"))["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"];
+    let home = home.strip_prefix(boards).unwrap();
+    assert!(
+        Path::new(ROOT)
+            .join(format!("grafana/dashboards{home}"))
+            .is_file()
+    );
+    for name in ["prometheus", "grafana"] {
+        let (_, _, port) = ports(compose.service(name))[0];
+        let test = texts(compose.service(name)["healthcheck"].get("test"));
+        assert!(
+            test.last().unwrap().contains(&format!("127.0.0.1:{port}/")),
+            "{name}"
+        );
     }
 }
 

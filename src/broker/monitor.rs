@@ -19,8 +19,45 @@ use crate::clock;
 /// How often the broker is asked.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Stable offsets (a read-committed reader can come this far) of the watched partitions.
-pub type StableEnds = Arc<Mutex<BTreeMap<Partition, i64>>>;
+/// The ends of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// A read-committed reader can come this far.
+    pub stable: i64,
+    /// Everything that is written.
+    pub high: i64,
+    /// Process clock since when the stable offset stands where it stands, or since when nothing
+    /// lies behind it.
+    pub since: Duration,
+}
+
+impl End {
+    /// What is known after the broker was asked at `now`.
+    fn seen(before: Option<Self>, (stable, high): (i64, i64), now: Duration) -> Self {
+        let high = high.max(stable);
+        let since = match before {
+            Some(before) if before.stable == stable && before.high > stable => before.since,
+            _ => now,
+        };
+        Self {
+            stable,
+            high,
+            since,
+        }
+    }
+
+    /// For how long the stable offset has not moved although records lie behind it.
+    pub fn stuck(&self, now: Duration) -> Duration {
+        if self.high > self.stable {
+            now.saturating_sub(self.since)
+        } else {
+            Duration::ZERO
+        }
+    }
+}
+
+/// Ends of the watched partitions.
+pub type Ends = Arc<Mutex<BTreeMap<Partition, End>>>;
 
 /// Transactional ids of the workers that are members of the group.
 #[derive(Debug, Clone, Default)]
@@ -33,7 +70,7 @@ pub struct Members {
 /// What the monitor asks for and where it puts the answers.
 pub struct Watch {
     pub partitions: Box<dyn Fn() -> Vec<Partition> + Send>,
-    pub stable_ends: StableEnds,
+    pub ends: Ends,
     pub members: Arc<Mutex<Members>>,
     /// Called with partition of the bases topic → advertised address of its owner.
     pub owners: Box<dyn Fn(BTreeMap<i32, String>) + Send>,
@@ -48,21 +85,26 @@ pub fn spawn(
     stop: Arc<AtomicBool>,
 ) -> Result<JoinHandle<()>, Error> {
     let failed = |error| Error::new("create the monitor", error, Reaction::Stop(Stop::Failed));
-    let client: BaseConsumer<Quiet> = settings
-        .reader("monitor", "read_committed")
-        .create_with_context(Quiet)
-        .map_err(failed)?;
+    let reader = |name, isolation| settings.reader(name, isolation).create_with_context(Quiet);
+    let client: BaseConsumer<Quiet> = reader("monitor", "read_committed").map_err(failed)?;
+    let uncommitted: BaseConsumer<Quiet> =
+        reader("watermarks", "read_uncommitted").map_err(failed)?;
     let settings = settings.clone();
     Ok(thread::spawn(move || {
         while !stop.load(Ordering::Relaxed) {
             for partition in (watch.partitions)() {
                 let name = settings.topics.of(partition.topic);
-                match client.fetch_watermarks(name, partition.number, CALL_TIMEOUT) {
-                    Ok((_, end)) => {
-                        let mut ends = watch
-                            .stable_ends
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner);
+                let end_for = |client: &BaseConsumer<Quiet>| {
+                    let bounds = client.fetch_watermarks(name, partition.number, CALL_TIMEOUT);
+                    bounds.map(|(_, end)| end)
+                };
+                // The stable offset first: what is written in between lies behind it for a moment.
+                let both = end_for(&client)
+                    .and_then(|stable| end_for(&uncommitted).map(|high| (stable, high)));
+                match both {
+                    Ok(both) => {
+                        let mut ends = watch.ends.lock().unwrap_or_else(PoisonError::into_inner);
+                        let end = End::seen(ends.get(&partition).copied(), both, clock::now());
                         ends.insert(partition, end);
                     }
                     Err(error) => tracing::debug!(%error, "ask for the end of a log"),
@@ -86,6 +128,7 @@ pub fn spawn(
                 }
             }
             // Serves the client's log and error queue and waits.
+            let _ = uncommitted.poll(Duration::ZERO);
             let _ = client.poll(INTERVAL);
         }
     }))
@@ -163,6 +206,26 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stable_offset_is_stuck_only_while_something_lies_behind_it() {
+        let at = Duration::from_secs;
+        let mut end = None;
+        let mut seen = |stable, high, now| {
+            end = Some(End::seen(end, (stable, high), at(now)));
+            end.map(|end| end.stuck(at(now)))
+        };
+        assert_eq!(seen(5, 5, 10), Some(at(0)));
+        // Nothing lay behind it until now.
+        assert_eq!(seen(5, 9, 20), Some(at(0)));
+        assert_eq!(seen(5, 9, 23), Some(at(3)));
+        assert_eq!(seen(5, 12, 25), Some(at(5)));
+        assert_eq!(seen(6, 12, 26), Some(at(0)));
+        assert_eq!(seen(6, 12, 27), Some(at(1)));
+        assert_eq!(seen(12, 12, 28), Some(at(0)));
+        // Written between the two questions.
+        assert_eq!(seen(14, 13, 29), Some(at(0)));
+    }
 
     #[test]
     fn an_assignment_is_read_topic_by_topic() {

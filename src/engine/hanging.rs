@@ -24,6 +24,7 @@ use crate::codec::stored::{POSITION_KEY, Position, TOUCH_KEY};
 use crate::engine::failure::Failure;
 use crate::engine::worker::Worker;
 use crate::failpoint::{self, Point};
+use crate::metrics;
 
 /// How often a running worker looks for log ends that stand still.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -125,6 +126,7 @@ impl Search<'_> {
                 })?;
             }
             transaction.end_like(committed)?;
+            metrics::transaction_ended_again(committed);
             found = Found::Ended;
         }
         Ok(found)

@@ -16,7 +16,7 @@ use crate::engine::dead_letter::push_dead_letter;
 use crate::engine::fixed::Fixed;
 use crate::engine::inbox::{Inbox, Item};
 use crate::engine::outbox::Outbox;
-use crate::metrics::Worker as Metrics;
+use crate::metrics::{Amounts, Outcome as Money, Worker as Metrics};
 use crate::state;
 use crate::state::ids::{Ids, Window};
 use crate::state::run::Seen;
@@ -44,6 +44,7 @@ struct Tally {
     bases: u64,
     payments: u64,
     excluded: Vec<Exclusion>,
+    excluded_amount: Amounts,
     dead: Vec<Defect>,
 }
 
@@ -237,7 +238,9 @@ impl Task {
         self.store.apply(staged.ids, positions, committed);
         self.inbox.finish(staged.records);
         let tally = staged.tally;
+        metrics.ingested.increment(staged.records as u64);
         metrics.bases.increment(tally.bases);
+        metrics.amount(Money::Exclusion, tally.excluded_amount);
         metrics.duplicates_checked.increment(tally.payments);
         tally
             .excluded
@@ -310,6 +313,9 @@ fn push(
             payment,
         } => {
             tally.excluded.push(reason);
+            if let Some(payment) = &payment {
+                tally.excluded_amount.add(payment.amount);
+            }
             let number = source.partition % fixed.partitions.exclusions;
             let to = Partition::new(Topic::Exclusions, number);
             let known = payment

@@ -15,7 +15,7 @@ use crate::engine::settle;
 use crate::engine::tasks::Life;
 use crate::engine::worker::Worker;
 use crate::failpoint::{self, Point};
-use crate::metrics::Replacement;
+use crate::metrics::{Reaction, Replacement};
 use crate::state::view::Served;
 use crate::state::{self, file};
 
@@ -33,7 +33,9 @@ impl Worker {
     /// The one place that obeys failures.
     pub(super) fn react(&mut self, failure: &Failure) -> Result<(), Stopped> {
         self.status.set_problem(failure.to_string());
-        match failure.todo() {
+        let todo = failure.todo();
+        self.metrics.failed(reaction(&todo));
+        match todo {
             Todo::Wait => {
                 tracing::warn!(worker = self.number, %failure, "waiting");
                 std::thread::sleep(RETRY_PAUSE);
@@ -125,6 +127,7 @@ impl Worker {
     pub(super) fn recover(&mut self) {
         failpoint::hit(Point::RecoverBefore);
         self.metrics.transactions_replaced.increment(1);
+        self.status.set_in_doubt();
         self.outbox.clear();
         self.producer.retire();
         self.replacement = Replacement::Error;
@@ -162,5 +165,17 @@ impl Worker {
         }
         file::set_aside(path, reason)
             .map_err(|error| Failure::from(error).stop(Cause::StateDirectory))
+    }
+}
+
+/// The name of a reaction in the metrics.
+fn reaction(todo: &Todo) -> Reaction {
+    match todo {
+        Todo::Wait => Reaction::Wait,
+        Todo::Recover { fenced: true } => Reaction::Fenced,
+        Todo::Recover { fenced: false } => Reaction::Recover,
+        Todo::Rejoin => Reaction::Rejoin,
+        Todo::Rebuild => Reaction::Rebuild,
+        Todo::Stop(_) => Reaction::Stop,
     }
 }

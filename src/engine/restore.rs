@@ -65,7 +65,6 @@ impl Worker {
             self.open(partition)?;
             failpoint::fail::<Failure>(Point::RestoreOpened)?;
             let restore = self.begin_restore(partition, group)?;
-            self.metrics.restores.increment(1);
             self.tasks.lives.insert(partition, Life::Restoring(restore));
         }
         Ok(())
@@ -191,6 +190,9 @@ impl Worker {
             };
             let record = fetched.record();
             failpoint::hit(Point::RestoreRead);
+            if self.tasks.restores_from(record.partition) {
+                self.metrics.restore_records.increment(1);
+            }
             read_log(&mut self.tasks, &record, self.fixed.wall_now)?;
         }
         for partition in self
@@ -420,6 +422,7 @@ impl Worker {
         self.consumer.start(partition, start)?;
         self.tasks.lives.insert(partition, Life::Running);
         failpoint::hit(Point::RestoreDone);
+        self.metrics.restores.increment(1);
         tracing::info!(
             topic = self.fixed.names.of(partition.topic),
             partition = number,

@@ -84,6 +84,16 @@ impl Tasks {
         lives.map(|(partition, _)| *partition).collect()
     }
 
+    /// Whether the task that owns this log restores.
+    pub fn restores_from(&self, log: Partition) -> bool {
+        let source = match log.topic {
+            Topic::Source | Topic::IngestChangelog => Topic::Source,
+            _ => Topic::Bases,
+        };
+        let life = self.lives.get(&Partition::new(source, log.number));
+        matches!(life, Some(Life::Restoring(_)))
+    }
+
     pub fn is_restoring(&self) -> bool {
         self.lives
             .values()

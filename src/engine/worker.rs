@@ -9,7 +9,7 @@ use crate::broker::Partition;
 use crate::broker::classify::{self, Error, Reaction};
 use crate::broker::client::Settings;
 use crate::broker::consumer::{Consumer, Polled};
-use crate::broker::monitor::{Members, StableEnds};
+use crate::broker::monitor::{Ends, Members};
 use crate::broker::producer::Producer;
 use crate::broker::reader::Reader;
 use crate::broker::scan::{Isolation, Range, scan};
@@ -64,7 +64,7 @@ pub struct Options {
     pub desk: Desk,
     pub views: Views,
     pub status: Arc<status::Worker>,
-    pub stable_ends: StableEnds,
+    pub ends: Ends,
     pub members: Arc<Mutex<Members>>,
     pub stop: Arc<AtomicBool>,
 }
@@ -88,7 +88,7 @@ pub struct Worker {
     pub(super) outbox: Outbox,
     pub(super) views: Views,
     pub(super) status: Arc<status::Worker>,
-    pub(super) stable_ends: StableEnds,
+    pub(super) ends: Ends,
     pub(super) former_writers: FormerWriters,
     pub(super) lookout: Lookout,
     pub(super) metrics: Metrics,
@@ -131,7 +131,7 @@ impl Worker {
             outbox: Outbox::default(),
             views: options.views,
             status: options.status,
-            stable_ends: options.stable_ends,
+            ends: options.ends,
             former_writers: FormerWriters::new(options.members),
             lookout: Lookout::default(),
             metrics: Metrics::new(number),
@@ -237,6 +237,7 @@ impl Worker {
         }
         self.producer.replace()?;
         self.lookout.demand();
+        self.status.set_decided();
         self.metrics.producer_replaced(self.replacement);
         if self.replacement == Replacement::Suspect {
             tracing::warn!(

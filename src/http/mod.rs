@@ -48,6 +48,7 @@ pub struct Services {
     /// `None` runs without a database.
     pub sink: Option<Probe<Sink>>,
     pub rules: Probe<Rules>,
+    pub disk: Probe<Disk>,
 }
 
 /// How far the database is.
@@ -58,8 +59,27 @@ pub struct Sink {
     pub rows: BTreeMap<String, u64>,
     /// Records between the position in the database and the end, by topic and partition.
     pub lag: BTreeMap<(String, i32), i64>,
+    /// Database transactions committed since the start of the process.
+    pub commits: u64,
+    /// How often the positions in the database were not where this sink had left them.
+    pub rewinds: u64,
+    /// Records that are no row.
+    pub unreadable: u64,
+    /// Source records that were deleted before they were written.
+    pub lost: u64,
     /// The last trouble, in one line.
     pub problem: Option<String>,
+}
+
+/// The disk of the state directory, in bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Disk {
+    /// In the files of the state directory.
+    pub used: u64,
+    /// Left on the file system for this process.
+    pub free: u64,
+    /// Of the whole file system.
+    pub size: u64,
 }
 
 /// How the rule service answers.

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::http::forward::Forwarder;
 use crate::http::refusal::Refusal;
 use crate::http::{Services, all, generator, health, key, partition, status};
-use crate::metrics::HTTP_REQUESTS;
+use crate::metrics::Requests;
 
 /// Until an answer begins. The generator has a limit of its own.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,18 +25,34 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// What is answered without a token: probes and scrapers have none.
 const OPEN: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
+/// What is counted from the start. A path that stands under none of them counts as the last one.
+const ROUTES: [&str; 9] = [
+    "/api/aggregation-data",
+    "/api/aggregation-data/all",
+    "/api/status",
+    "/livez",
+    "/readyz",
+    "/metrics",
+    partition::PATH,
+    generator::PATH,
+    OTHER,
+];
+const OTHER: &str = "other";
+
 /// What all requests share.
 pub(super) struct App {
     pub services: Services,
     pub forwarder: Forwarder,
     /// One generator run at a time.
     pub generating: Arc<Semaphore>,
+    requests: Requests,
 }
 
 pub(super) fn router(services: Services) -> Router {
     let app = Arc::new(App {
         forwarder: Forwarder::new(&services.instance),
         generating: Arc::new(Semaphore::new(1)),
+        requests: Requests::new(&ROUTES),
         services,
     });
     let mut router = Router::new()
@@ -55,16 +71,15 @@ pub(super) fn router(services: Services) -> Router {
         .fallback(async || Refusal::NotFound("there is nothing under this path"))
         .method_not_allowed_fallback(async || Refusal::MethodNotAllowed)
         .layer(from_fn_with_state(Arc::clone(&app), authorized))
-        .layer(from_fn(counted))
+        .layer(from_fn_with_state(Arc::clone(&app), counted))
         .with_state(app)
 }
 
-async fn counted(request: Request, next: Next) -> Response {
+async fn counted(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
-    let route = route.as_ref().map_or("other", MatchedPath::as_str);
-    let code = response.status();
-    HTTP_REQUESTS.counter(&[route, code.as_str()]).increment(1);
+    let route = route.as_ref().map_or(OTHER, MatchedPath::as_str);
+    app.requests.answered(route, response.status().as_u16());
     response
 }
 

@@ -29,6 +29,8 @@ struct Partition {
     lag: Option<i64>,
     /// Records that a restore has still to read.
     remaining: i64,
+    #[serde(skip)]
+    task: Task,
 }
 
 impl Partition {
@@ -44,6 +46,7 @@ impl Partition {
                 Phase::Restoring { remaining } => remaining,
                 Phase::Running | Phase::WaitingForRule => 0,
             },
+            task,
         }
     }
 }
@@ -138,6 +141,7 @@ fn observe(services: &Services) -> Observed {
         if let Some(lag) = task.lag {
             observed.set_whole(&metrics::LAG, &labels, lag);
         }
+        observe_delay(&observed, &task, &labels);
         let phases = [
             Phase::Restoring { remaining: 0 },
             Phase::Running,
@@ -155,7 +159,17 @@ fn observe(services: &Services) -> Observed {
         observed.set_flag(&metrics::WORKER_ASSIGNED, labels, worker.is_assigned());
         let age = turn_age(worker).as_secs_f64();
         observed.set(&metrics::WORKER_TURN_AGE, labels, age);
+        let in_doubt = worker.in_doubt().as_secs_f64();
+        observed.set(&metrics::IN_DOUBT, labels, in_doubt);
     }
+    let partitions = 0..services.bases_partitions;
+    let without_owner = partitions.filter(|partition| owner(services, *partition).is_none());
+    let without_owner = i64::try_from(without_owner.count()).unwrap_or(i64::MAX);
+    observed.set_whole(&metrics::WITHOUT_OWNER, &[], without_owner);
+    let disk = (services.disk)();
+    observed.set_bytes(&metrics::STATE_BYTES, disk.used);
+    observed.set_bytes(&metrics::STATE_FREE, disk.free);
+    observed.set_bytes(&metrics::STATE_TOTAL, disk.size);
     observed.set_flag(&metrics::READY, &[], Checks::of(services).are_ready());
     observed.set_flag(&metrics::BUILD, &[VERSION], true);
     if let Some(sink) = &services.sink {
@@ -167,11 +181,32 @@ fn observe(services: &Services) -> Observed {
     }
     let in_flight = i64::try_from(rules.in_flight).unwrap_or(i64::MAX);
     observed.set_whole(&metrics::RULES_IN_FLIGHT, &[], in_flight);
+    observed.set_flag(&metrics::RULES_OUTAGE, &[], rules.outage);
     observed
+}
+
+/// How far a task is behind, in time and money.
+fn observe_delay(observed: &Observed, partition: &Partition, labels: &[&str; 2]) {
+    let task = partition.task;
+    observed.set_whole(&metrics::STABLE_GAP, labels, task.unstable.records);
+    let stuck = task.unstable.stuck.as_secs_f64();
+    observed.set(&metrics::STABLE_STUCK, labels, stuck);
+    if let Some(oldest) = task.oldest {
+        observed.set(&metrics::OLDEST, labels, oldest.as_secs_f64());
+    }
+    if partition.kind == Kind::Settle.as_str() {
+        let records = i64::try_from(task.waiting.records).unwrap_or(i64::MAX);
+        observed.set_whole(&metrics::WAITING, &labels[1..], records);
+        observed.set_whole(&metrics::WAITING_AMOUNT, &labels[1..], task.waiting.amount);
+    }
 }
 
 fn observe_sink(sink: &Sink, observed: &Observed) {
     observed.set_flag(&metrics::SINK_CONNECTED, &[], sink.connected);
+    observed.set_total(&metrics::SINK_COMMITS, &[], sink.commits);
+    observed.set_total(&metrics::SINK_REWINDS, &[], sink.rewinds);
+    observed.set_total(&metrics::SINK_UNREADABLE, &[], sink.unreadable);
+    observed.set_total(&metrics::SINK_LOST, &[], sink.lost);
     for (table, rows) in &sink.rows {
         observed.set_total(&metrics::SINK_ROWS, &[table], *rows);
     }

@@ -123,6 +123,12 @@ impl Observed {
         self.set(metric, values, value as f64);
     }
 
+    /// Sets the gauge to a size.
+    #[expect(clippy::cast_precision_loss, reason = "an estimate for people")]
+    pub fn set_bytes(&self, metric: &Metric, bytes: u64) {
+        self.set(metric, &[], bytes as f64);
+    }
+
     /// Sets the gauge to 1 or 0.
     pub fn set_flag(&self, metric: &Metric, values: &[&str], value: bool) {
         self.set(metric, values, f64::from(u8::from(value)));
@@ -140,12 +146,12 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::metrics::{LAG, RULE_CALL_DURATION, Worker, rule_called};
+    use crate::metrics::{LAG, RULE_CALL_DURATION, Worker, install};
 
     #[test]
     fn what_is_rendered_is_the_registry() {
+        install();
         Worker::new(0);
-        rule_called(Duration::ZERO);
         let observed = Observed::default();
         for metric in ALL {
             if metric.name.starts_with("process_") {

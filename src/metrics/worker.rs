@@ -6,9 +6,9 @@ use ::metrics::{Counter, Histogram};
 
 use crate::domain::classify::{Defect, Exclusion};
 use crate::metrics::{
-    BASES, CHECKPOINT_DURATION, COMMIT_DURATION, DUPLICATE_CHECKS, END_TO_END, POSITIONS_REPAIRED,
-    PRODUCER_REPLACEMENTS, REBALANCES, RECORDS, RESTORES, RULE_LOOKUPS, TRANSACTION_RECORDS_READ,
-    TRANSACTIONS,
+    AMOUNT, BASES, CHECKPOINT_DURATION, COMMIT_DURATION, CONSUMED, DUPLICATE_CHECKS, END_TO_END,
+    FAILURES, POSITIONS_REPAIRED, PRODUCER_REPLACEMENTS, REBALANCES, RECORDS, RESTORE_READ,
+    RESTORES, RULE_LOOKUPS, TRANSACTION_SENT, TRANSACTIONS,
 };
 
 /// Why a producer was made.
@@ -37,10 +37,59 @@ pub enum Lookup {
     Absent,
 }
 
+/// What was done about a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reaction {
+    Wait,
+    Recover,
+    /// Recovered from a producer that another one has fenced.
+    Fenced,
+    Rejoin,
+    Rebuild,
+    Stop,
+}
+
+impl Reaction {
+    const NAMES: [&str; 6] = ["wait", "recover", "fenced", "rejoin", "rebuild", "stop"];
+}
+
+/// What became of money.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Settlement,
+    Exclusion,
+    DeadLetter,
+}
+
+impl Outcome {
+    const NAMES: [&str; 3] = ["settlement", "exclusion", "dead_letter"];
+}
+
+/// Amounts of one batch, each sign by itself: a counter never goes back.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Amounts {
+    positive: u64,
+    negative: u64,
+}
+
+impl Amounts {
+    pub fn add(&mut self, amount: i64) {
+        let sum = if amount < 0 {
+            &mut self.negative
+        } else {
+            &mut self.positive
+        };
+        *sum = sum.saturating_add(amount.unsigned_abs());
+    }
+}
+
 /// Metrics of one worker. Records are counted when their transaction has committed.
 #[derive(Debug, Clone)]
 pub struct Worker {
     pub settled: Counter,
+    pub ingested: Counter,
+    /// Bases that were settled or refused.
+    pub bases_done: Counter,
     pub bases: Counter,
     pub duplicates_checked: Counter,
     pub transactions_committed: Counter,
@@ -51,6 +100,7 @@ pub struct Worker {
     pub commit_duration: Histogram,
     pub positions_repaired: Counter,
     pub restores: Counter,
+    pub restore_records: Counter,
     /// Seconds.
     pub checkpoint_duration: Histogram,
     end_to_end: Histogram,
@@ -59,6 +109,9 @@ pub struct Worker {
     replacements: [Counter; 3],
     rebalances: [Counter; 3],
     lookups: [Counter; 3],
+    failures: [Counter; Reaction::NAMES.len()],
+    /// Positive, negative.
+    amounts: [[Counter; 2]; Outcome::NAMES.len()],
 }
 
 impl Worker {
@@ -68,14 +121,17 @@ impl Worker {
         let of = |value| [worker.as_str(), value];
         Self {
             settled: RECORDS.counter(&["settlement", ""]),
+            ingested: CONSUMED.counter(&["ingest"]),
+            bases_done: CONSUMED.counter(&["settle"]),
             bases: BASES.counter(&[]),
             duplicates_checked: DUPLICATE_CHECKS.counter(&[]),
             transactions_committed: TRANSACTIONS.counter(&of("committed")),
             transactions_replaced: TRANSACTIONS.counter(&of("replaced")),
-            transaction_records: TRANSACTION_RECORDS_READ.histogram(&[]),
+            transaction_records: TRANSACTION_SENT.histogram(&[]),
             commit_duration: COMMIT_DURATION.histogram(&[]),
             positions_repaired: POSITIONS_REPAIRED.counter(&[]),
             restores: RESTORES.counter(&[]),
+            restore_records: RESTORE_READ.counter(&[]),
             checkpoint_duration: CHECKPOINT_DURATION.histogram(&[]),
             end_to_end: END_TO_END.histogram(&[]),
             excluded: Exclusion::ALL.map(|why| RECORDS.counter(&["exclusion", why.as_str()])),
@@ -84,6 +140,10 @@ impl Worker {
                 .map(|cause| PRODUCER_REPLACEMENTS.counter(&of(cause))),
             rebalances: ["assigned", "revoked", "lost"].map(|kind| REBALANCES.counter(&of(kind))),
             lookups: ["known", "asked", "absent"].map(|result| RULE_LOOKUPS.counter(&[result])),
+            failures: Reaction::NAMES.map(|reaction| FAILURES.counter(&of(reaction))),
+            amounts: Outcome::NAMES.map(|outcome| {
+                ["positive", "negative"].map(|sign| AMOUNT.counter(&[outcome, sign]))
+            }),
         }
     }
 
@@ -101,6 +161,17 @@ impl Worker {
     pub fn end_to_end(&self, latency: Duration, count: u64) {
         let count = usize::try_from(count).expect("a batch fits into memory");
         self.end_to_end.record_many(latency, count);
+    }
+
+    /// So much money was committed with this outcome.
+    pub fn amount(&self, outcome: Outcome, amounts: Amounts) {
+        let [positive, negative] = &self.amounts[outcome as usize];
+        positive.increment(amounts.positive);
+        negative.increment(amounts.negative);
+    }
+
+    pub fn failed(&self, reaction: Reaction) {
+        self.failures[reaction as usize].increment(1);
     }
 
     pub fn producer_replaced(&self, cause: Replacement) {
@@ -185,6 +256,45 @@ mod tests {
                 &format!("settle_rule_lookups_total{{result=\"{name}\"}}"),
             );
         }
+    }
+
+    #[test]
+    fn every_reaction_and_every_outcome_of_money_counts_under_its_own_name() {
+        for (reaction, name) in [
+            (Reaction::Wait, "wait"),
+            (Reaction::Recover, "recover"),
+            (Reaction::Fenced, "fenced"),
+            (Reaction::Rejoin, "rejoin"),
+            (Reaction::Rebuild, "rebuild"),
+            (Reaction::Stop, "stop"),
+        ] {
+            let text = counted(|worker| worker.failed(reaction));
+            let labels = format!("{{worker=\"7\",reaction=\"{name}\"}}");
+            assert_counted(&text, &format!("settle_failures_total{labels}"));
+        }
+        for (outcome, name) in [
+            (Outcome::Settlement, "settlement"),
+            (Outcome::Exclusion, "exclusion"),
+            (Outcome::DeadLetter, "dead_letter"),
+        ] {
+            for (amount, sign) in [(1, "positive"), (-1, "negative")] {
+                let mut amounts = Amounts::default();
+                amounts.add(amount);
+                let text = counted(|worker| worker.amount(outcome, amounts));
+                let labels = format!("{{outcome=\"{name}\",sign=\"{sign}\"}}");
+                assert_counted(&text, &format!("settle_amount_total{labels}"));
+            }
+        }
+    }
+
+    #[test]
+    fn the_amounts_of_a_batch_end_at_the_largest_number() {
+        let mut amounts = Amounts::default();
+        for _ in 0..3 {
+            amounts.add(i64::MAX);
+            amounts.add(i64::MIN);
+        }
+        assert_eq!((amounts.positive, amounts.negative), (u64::MAX, u64::MAX));
     }
 
     #[test]

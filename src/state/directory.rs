@@ -5,6 +5,17 @@ use std::path::{Path, PathBuf};
 
 use crate::state::Error;
 
+/// The disk under the state directory, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// In the files of the directory.
+    pub used: u64,
+    /// Left for this process.
+    pub free: u64,
+    /// Of the whole file system.
+    pub size: u64,
+}
+
 /// The locked state directory. The lock ends with the process, however it ends.
 #[derive(Debug)]
 pub struct Directory {
@@ -43,6 +54,22 @@ impl Directory {
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
+
+    /// How much there is and how much is left; 0 for what the system does not say.
+    pub fn space(&self) -> Space {
+        let files = fs::read_dir(&self.path).into_iter().flatten();
+        let sizes = files.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()));
+        let disk = rustix::fs::statvfs(&self.path).ok();
+        let blocks = |count: fn(&rustix::fs::StatVfs) -> u64| {
+            let disk = disk.as_ref();
+            disk.map_or(0, |disk| count(disk).saturating_mul(disk.f_frsize))
+        };
+        Space {
+            used: sizes.sum(),
+            free: blocks(|disk| disk.f_bavail),
+            size: blocks(|disk| disk.f_blocks),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -58,5 +85,15 @@ mod tests {
         assert!(refused.contains("another live process"), "{refused}");
         drop(first);
         Directory::open(&path).unwrap();
+    }
+
+    #[test]
+    fn space_counts_the_files_and_what_is_left() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = Directory::open(parent.path()).unwrap();
+        fs::write(directory.file("ingest-0.redb"), [0; 1000]).unwrap();
+        let space = directory.space();
+        assert_eq!(space.used, 1000);
+        assert!(0 < space.free && space.free < space.size, "{space:?}");
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde_json::json;
 use settle::clock;
-use settle::engine::status::{Kind, Phase, Task};
+use settle::engine::status::{Kind, Phase, Task, Unstable, Waiting};
 use settle::http::{Generator, Rules, Sink};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -24,6 +24,9 @@ async fn readiness_waits_for_connection_assignment_and_restore_but_not_for_the_d
             phase,
             position: 5,
             lag: Some(3),
+            waiting: Waiting::default(),
+            unstable: Unstable::default(),
+            oldest: None,
         };
         BTreeMap::from([((Kind::Settle, 1), task)])
     };
@@ -55,7 +58,7 @@ async fn busy() -> Server {
             connected: true,
             rows: BTreeMap::from([("settlement".into(), 12)]),
             lag: BTreeMap::from([(("settlements".into(), 2), 34)]),
-            problem: None,
+            ..Sink::default()
         }));
         services.rules = Arc::new(|| Rules {
             calls: BTreeMap::from([("rule", 5)]),
@@ -71,6 +74,12 @@ async fn busy() -> Server {
         phase: Phase::Running,
         position: 81,
         lag: Some(7),
+        waiting: Waiting::default(),
+        unstable: Unstable {
+            records: 4,
+            stuck: Duration::from_millis(2500),
+        },
+        oldest: Some(Duration::from_millis(1500)),
     };
     worker.set_tasks(BTreeMap::from([((Kind::Ingest, 3), task)]));
     server
@@ -111,6 +120,11 @@ async fn metrics_show_the_same_and_forget_a_partition_that_left() {
         "settle_sink_rows_total{table=\"settlement\"} 12",
         "settle_rule_calls_total{result=\"rule\"} 5",
         "settle_rules_in_flight 2",
+        "settle_stable_offset_gap_records{kind=\"ingest\",partition=\"3\"} 4",
+        "settle_stable_offset_stuck_seconds{kind=\"ingest\",partition=\"3\"} 2.5",
+        "settle_oldest_unsettled_seconds{kind=\"ingest\",partition=\"3\"} 1.5",
+        "settle_partitions_without_owner 4",
+        "settle_http_requests_total{route=\"/api/status\",code=\"200\"} 0",
         "settle_ready 0",
         "settle_build_info{version=\"0.1.0\"} 1",
     ] {

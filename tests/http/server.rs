@@ -10,7 +10,7 @@ use serde_json::Value;
 use settle::domain::partition::of_key;
 use settle::domain::totals::Totals;
 use settle::engine::status::Status;
-use settle::http::{self, Owners, Rules, Services};
+use settle::http::{self, Disk, Owners, Rules, Services};
 use settle::state::view::{Error, Served, Source, Views};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -69,6 +69,7 @@ impl Server {
             generator: None,
             sink: None,
             rules: Arc::new(Rules::default),
+            disk: Arc::new(Disk::default),
         };
         adapt(&mut services);
         let (stop, stopped) = oneshot::channel();

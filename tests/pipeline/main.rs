@@ -18,6 +18,7 @@ mod kills;
 mod letters;
 mod line;
 mod metrics;
+mod money;
 mod moving;
 mod outcomes;
 mod payments;

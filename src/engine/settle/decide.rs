@@ -19,7 +19,7 @@ use crate::engine::inbox::Item;
 use crate::engine::outbox::Outbox;
 use crate::engine::settle::rules::key_of;
 use crate::engine::settle::{Error, Task};
-use crate::metrics::Lookup;
+use crate::metrics::{Amounts, Lookup};
 
 /// What was decided of the inbox.
 #[derive(Default)]
@@ -27,9 +27,13 @@ pub(super) struct Decided {
     pub(super) keys: Vec<Working>,
     /// Bases that leave the inbox.
     pub(super) done: usize,
+    /// Records among them that only ended a transaction again.
+    pub(super) touches: usize,
     /// Timestamps of the source records of the settlements, milliseconds since the epoch.
     pub(super) received: Vec<i64>,
     pub(super) overflows: u64,
+    pub(super) settled_amount: Amounts,
+    pub(super) overflow_amount: Amounts,
 }
 
 /// A rule key while a batch is being decided.
@@ -75,6 +79,7 @@ impl<'a> Deciding<'a> {
     pub(super) fn decide(&mut self, item: &Item, out: &mut Outbox) -> Result<bool, Error> {
         if item.key == Some(TOUCH_KEY) {
             self.decided.done += 1;
+            self.decided.touches += 1;
             self.next = item.offset + 1;
             return Ok(true);
         }
@@ -97,6 +102,7 @@ impl<'a> Deciding<'a> {
                 working.state.totals = totals;
                 working.settled += 1;
                 self.decided.received.push(base.received_at);
+                self.decided.settled_amount.add(base.amount);
                 let to = Partition::new(Topic::Settlements, self.task.number);
                 let basis = &working.basis;
                 out.push(to, base.payment_id.as_bytes(), |value| {
@@ -127,6 +133,7 @@ impl<'a> Deciding<'a> {
 
     fn refuse(&mut self, base: &Base, out: &mut Outbox) {
         self.decided.overflows += 1;
+        self.decided.overflow_amount.add(base.amount);
         let dead = DeadLetter {
             defect: Defect::AmountOverflow,
             detail: "the total of its rule key would leave 64 bits".to_owned(),

@@ -6,6 +6,7 @@
 
 mod decide;
 mod rules;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -23,8 +24,9 @@ use crate::engine::inbox::Inbox;
 use crate::engine::outbox::Outbox;
 use crate::engine::settle::decide::{Decided, Deciding, Working};
 use crate::engine::settle::rules::Absent;
+use crate::engine::settle::waiting::Measured;
 use crate::failpoint::{self, Point};
-use crate::metrics::{Lookup, Worker as Metrics};
+use crate::metrics::{Lookup, Outcome, Worker as Metrics};
 use crate::rules::Desk;
 use crate::state;
 use crate::state::totals::{Batch, Positions, Store};
@@ -43,6 +45,7 @@ pub struct Task {
     /// Bases of the inbox whose keys have been looked at, while the first one waits.
     scanned: usize,
     staged: Option<Staged>,
+    measured: Measured,
 }
 
 /// What a batch changes here once it is committed.
@@ -83,6 +86,7 @@ impl Task {
             asked: BTreeSet::new(),
             scanned: 0,
             staged: None,
+            measured: Measured::default(),
         })
     }
 
@@ -266,9 +270,13 @@ impl Task {
         };
         self.store.apply(Batch { keys, positions }, committed);
         self.inbox.finish(staged.decided.done);
+        let bases = staged.decided.done - staged.decided.touches;
+        metrics.bases_done.increment(bases as u64);
         metrics
             .settled
             .increment(staged.decided.received.len() as u64);
+        metrics.amount(Outcome::Settlement, staged.decided.settled_amount);
+        metrics.amount(Outcome::DeadLetter, staged.decided.overflow_amount);
         (0..staged.decided.overflows).for_each(|_| metrics.dead_letter(Defect::AmountOverflow));
         for same in staged.decided.received.chunk_by(|a, b| a == b) {
             let millis = u64::try_from(fixed.wall_now - same[0]).unwrap_or(0);

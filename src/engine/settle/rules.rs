@@ -10,6 +10,7 @@ use crate::engine::fixed::Fixed;
 use crate::engine::inbox::Item;
 use crate::engine::settle::{Error, Task};
 use crate::failpoint::{self, Point};
+use crate::metrics;
 use crate::rules::{Answer, Desk};
 use crate::state;
 use crate::state::totals::{Batch, fold_rule};
@@ -110,6 +111,7 @@ impl Task {
                 fold_rule(known, rule, offset).map(|state| (key, state))
             }
             Err(reason) => {
+                metrics::rule_ignored();
                 tracing::warn!(
                     partition = self.number,
                     offset,
