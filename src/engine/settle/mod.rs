@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::broker::producer::Committed;
+use crate::broker::transaction::Committed;
 use crate::broker::{Partition, Topic};
 use crate::codec::stored::{POSITION_KEY, Position, StoredRule, read_totals, write_totals};
 use crate::codec::wire::{self, StatisticsKey, StatisticsValue, write_rule};
@@ -24,7 +24,7 @@ use crate::engine::outbox::Outbox;
 use crate::engine::settle::decide::{Decided, Deciding, Working};
 use crate::engine::settle::rules::Absent;
 use crate::metrics::{Lookup, Worker as Metrics};
-use crate::rules::Desk;
+use crate::rules::Service;
 use crate::state;
 use crate::state::totals::{Batch, Positions, Store};
 
@@ -109,7 +109,7 @@ impl Task {
     pub fn stage(
         &mut self,
         fixed: &Fixed,
-        desk: &mut Desk,
+        desk: &mut dyn Service,
         past_markers: Option<i64>,
         out: &mut Outbox,
     ) -> Result<Option<i64>, Error> {
@@ -282,7 +282,7 @@ impl Task {
     }
 
     /// Stops asking: the partition is given up.
-    pub fn close(&mut self, desk: &mut Desk) {
+    pub fn close(&mut self, desk: &mut dyn Service) {
         for key in std::mem::take(&mut self.asked) {
             desk.cancel(&key);
         }

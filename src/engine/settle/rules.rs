@@ -9,7 +9,7 @@ use crate::domain::rule::{Rule, RuleKey};
 use crate::engine::fixed::Fixed;
 use crate::engine::inbox::Item;
 use crate::engine::settle::{Error, Task};
-use crate::rules::{Answer, Desk};
+use crate::rules::{Answer, Service};
 use crate::state;
 use crate::state::totals::{Batch, fold_rule};
 
@@ -33,7 +33,7 @@ impl Task {
         &mut self,
         waiting: usize,
         now: Duration,
-        desk: &mut Desk,
+        desk: &mut dyn Service,
     ) -> Result<(), Error> {
         let from = self.scanned.max(waiting);
         let waiting_key = self
