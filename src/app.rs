@@ -11,8 +11,9 @@ use crate::broker::monitor::{self, Ends, Watch};
 use crate::broker::ownerless;
 use crate::broker::{Partition, Topic};
 use crate::clock;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::domain::classify::Exclude;
+use crate::engine::background::Background;
 use crate::engine::failure::{Cause, Stopped};
 use crate::engine::fixed::{Fixed, Partitions};
 use crate::engine::status::{Kind, Status};
@@ -131,11 +132,7 @@ fn run_parts(
     let views = Views::default();
     let status = Status::new(config.pipeline.workers);
     let owners = Owners::default();
-    let sink = config
-        .postgres
-        .as_ref()
-        .map(|postgres| start_sink(&settings, postgres));
-    let sink = sink.transpose()?;
+    let sink = start_sink(config, &settings)?;
     let services = Services {
         instance: config.kafka.instance_id.clone(),
         advertise: config.http.advertise.clone(),
@@ -168,14 +165,15 @@ fn run_parts(
     for number in 0..config.pipeline.workers {
         let options = Options {
             number,
-            settings: settings.clone(),
+            port: settings.clone(),
             fixed: fixed(config, topics, &settings, number),
             directory: Arc::clone(directory),
             window: Window::new(config.dedup.window),
             accept_shorter_window: config.dedup.accept_shorter_window,
             commit_interval: config.pipeline.commit_interval,
             max_batch_records: config.pipeline.max_batch_records,
-            desk: resolver.subscribe(),
+            desk: Box::new(resolver.subscribe()),
+            background: Background::start(),
             views: views.clone(),
             status: Arc::clone(&status.workers[number]),
             ends: Arc::clone(&log_ends),
@@ -205,7 +203,7 @@ fn resolver(config: &Config, runtime: &tokio::runtime::Handle) -> Result<Resolve
     Resolver::new(&options, runtime.clone())
 }
 
-fn spawn_worker(options: Options, ended: mpsc::Sender<Ended>) -> Result<(), Error> {
+fn spawn_worker(options: Options<Settings>, ended: mpsc::Sender<Ended>) -> Result<(), Error> {
     let thread = thread::Builder::new().name(format!("worker-{}", options.number));
     let work = move || {
         let result =
@@ -245,8 +243,12 @@ fn token(config: &Config) -> Option<String> {
     token.map(|token| token.expose().to_owned())
 }
 
-fn start_sink(settings: &Settings, postgres: &config::Postgres) -> Result<sink::Handle, Error> {
-    Ok(sink::spawn(settings.clone(), postgres.url.expose())?)
+/// The sink, when there is a database.
+fn start_sink(config: &Config, settings: &Settings) -> Result<Option<sink::Handle>, Error> {
+    let Some(postgres) = &config.postgres else {
+        return Ok(None);
+    };
+    Ok(Some(sink::spawn(settings.clone(), postgres.url.expose())?))
 }
 
 fn sink_probe(status: &Arc<sink::status::Status>) -> Probe<http::Sink> {

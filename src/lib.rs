@@ -122,7 +122,7 @@
 //! | module | owns |
 //! | --- | --- |
 //! | [`domain`] | values and decisions; no clock, no I/O |
-//! | [`clock`] | time |
+//! | [`clock`] | time; a thread may have a simulated one |
 //! | [`exit`] | exit codes |
 //! | [`failpoint`] | steps at which tests have the process die, wait or fail; empty in what ships |
 //! | [`config`] | configuration |
@@ -140,6 +140,17 @@
 //! | [`verify`] | proves from the committed topics that the promises hold; shares no decision with the above |
 //! | [`inspect`] | explains one payment, lists dead letters |
 //! | [`cli`] | the command line |
+//!
+//! # Simulation
+//!
+//! The engine sees Kafka through [`broker::port`], the rule service through [`rules::Service`] and
+//! time through [`clock`]. `tests/simulation` puts a broker in memory behind the first: producer
+//! epochs, transactions whose markers reach each partition at a time of its own, group generations,
+//! and requests that are lost, repeated or late as they are with librdkafka. One seed is one run of
+//! several processes on one thread: they die, freeze, lose files and run inside each other's
+//! requests; then all heals, and everything must come to rest. Its oracle recomputes every promise
+//! from the raw logs. `tests/mutants/sim-*.patch` break the engine on purpose, each with the command
+//! that must notice.
 //!
 //! What this service relies on in Kafka and its client library, with measurements, stands in
 //! `docs/kafka.md`.

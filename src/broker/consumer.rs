@@ -21,18 +21,8 @@ use rdkafka::types::RDKafkaRespErr;
 use crate::broker::classify::{self, Error, Reaction, Stop};
 use crate::broker::client::{CALL_TIMEOUT, Quiet, Settings, list};
 use crate::broker::native::Membership;
+use crate::broker::port::{self, Polled, Rebalance};
 use crate::broker::{Names, Partition, Record, Topic};
-
-/// A change of the assignment that waits for the worker's answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rebalance {
-    Assigned(Vec<Partition>),
-    Revoked {
-        partitions: Vec<Partition>,
-        /// The group has given them away already.
-        lost: bool,
-    },
-}
 
 struct Context {
     names: Names,
@@ -83,21 +73,14 @@ impl ConsumerContext for Context {
     }
 }
 
-/// What a poll brought.
-pub enum Polled<'a> {
-    Record(Fetched<'a>),
-    Rebalance(Rebalance),
-    Nothing,
-}
-
 /// A record that is still in the fetch buffer.
 pub struct Fetched<'a> {
     message: BorrowedMessage<'a>,
     topic: Topic,
 }
 
-impl Fetched<'_> {
-    pub fn record(&self) -> Record<'_> {
+impl port::Fetched for Fetched<'_> {
+    fn record(&self) -> Record<'_> {
         Record {
             partition: Partition::new(self.topic, self.message.partition()),
             offset: self.message.offset(),
@@ -115,7 +98,7 @@ pub struct Consumer {
 
 impl Consumer {
     /// Joins the group and subscribes to payments and bases.
-    pub fn join(settings: &Settings, worker: usize) -> Result<Self, Error> {
+    pub(super) fn join(settings: &Settings, worker: usize) -> Result<Self, Error> {
         let attempt = "join the consumer group";
         let names = settings.topics.clone();
         let context = Context {
@@ -132,9 +115,13 @@ impl Consumer {
             .map_err(|error| classify::call(attempt, &error))?;
         Ok(Self { client, names })
     }
+}
 
-    /// The next record or change of the assignment; waits for `timeout` at most.
-    pub fn poll(&self, timeout: Duration) -> Result<Polled<'_>, Error> {
+impl port::Consumer for Consumer {
+    type Fetched<'a> = Fetched<'a>;
+    type Membership = Membership;
+
+    fn poll(&self, timeout: Duration) -> Result<Polled<Fetched<'_>>, Error> {
         let polled = self.client.poll(timeout);
         match polled {
             Some(Ok(message)) => {
@@ -167,13 +154,11 @@ impl Consumer {
         }
     }
 
-    /// Takes assigned partitions over, paused; [`Consumer::start`] lets their records come.
-    ///
-    /// Each has the offset of a record that is there. A logical one is looked up, and librdkafka
-    /// repeats that look-up when its answer comes after the seek of a start (2.12.1,
-    /// `rd_kafka_toppar_handle_Offset`): half a second later a partition that was assigned at its
-    /// end jumps there, over records that nobody has processed.
-    pub fn assign(&self, partitions: &[(Partition, i64)]) -> Result<(), Error> {
+    /// Not at a logical offset: that one is looked up, and librdkafka repeats the look-up when its
+    /// answer comes after the seek of a start (2.12.1, `rd_kafka_toppar_handle_Offset`): half a
+    /// second later a partition that was assigned at its end jumps there, over records that nobody
+    /// has processed.
+    fn assign(&self, partitions: &[(Partition, i64)]) -> Result<(), Error> {
         let attempt = "take over assigned partitions";
         let places = partitions
             .iter()
@@ -185,8 +170,7 @@ impl Consumer {
             .map_err(|error| classify::call(attempt, &error))
     }
 
-    /// Gives revoked partitions up.
-    pub fn unassign(&self, partitions: &[Partition]) -> Result<(), Error> {
+    fn unassign(&self, partitions: &[Partition]) -> Result<(), Error> {
         let revoked = list(
             &self.names,
             partitions.iter().map(|partition| (*partition, None)),
@@ -196,8 +180,7 @@ impl Consumer {
             .map_err(|error| classify::call("give up revoked partitions", &error))
     }
 
-    /// Lets records of an assigned partition come, from `offset` on.
-    pub fn start(&self, partition: Partition, offset: i64) -> Result<(), Error> {
+    fn start(&self, partition: Partition, offset: i64) -> Result<(), Error> {
         let attempt = "seek to the position of a task";
         let target = list(&self.names, [(partition, Some(offset))]);
         let sought = self
@@ -212,23 +195,21 @@ impl Consumer {
         self.resume(partition)
     }
 
-    pub fn pause(&self, partition: Partition) -> Result<(), Error> {
+    fn pause(&self, partition: Partition) -> Result<(), Error> {
         let list = list(&self.names, [(partition, None)]);
         self.client
             .pause(&list)
             .map_err(|error| classify::call("pause a partition", &error))
     }
 
-    pub fn resume(&self, partition: Partition) -> Result<(), Error> {
+    fn resume(&self, partition: Partition) -> Result<(), Error> {
         let list = list(&self.names, [(partition, None)]);
         self.client
             .resume(&list)
             .map_err(|error| classify::call("resume a partition", &error))
     }
 
-    /// Where a started partition has come to, control markers included; `None` before its first
-    /// record.
-    pub fn position(&self, partition: Partition) -> Result<Option<i64>, Error> {
+    fn position(&self, partition: Partition) -> Result<Option<i64>, Error> {
         let positions = self
             .client
             .position()
@@ -240,8 +221,7 @@ impl Consumer {
         }))
     }
 
-    /// Proof of membership, for the transaction that is about to be committed.
-    pub fn membership(&self) -> Result<Membership, Error> {
+    fn membership(&self) -> Result<Membership, Error> {
         Membership::of(self.client.client().native_ptr())
     }
 }

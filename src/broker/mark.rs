@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::clock;
+
 /// Name of the header.
 pub const MARK_HEADER: &str = "settle-transaction";
 
@@ -32,6 +34,33 @@ impl Mark {
 impl fmt::Display for Mark {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         write!(formatter, "{}/{}", self.transactional_id, self.began)
+    }
+}
+
+/// Makes the marks of one process's transactions with one id.
+#[derive(Debug)]
+pub struct Marks {
+    last: Mark,
+}
+
+impl Marks {
+    pub fn new(transactional_id: String) -> Self {
+        Self {
+            last: Mark {
+                transactional_id,
+                began: 0,
+            },
+        }
+    }
+
+    pub fn transactional_id(&self) -> &str {
+        &self.last.transactional_id
+    }
+
+    /// The mark of a transaction that begins now.
+    pub fn begin(&mut self) -> &Mark {
+        self.last.began = clock::wall_micros().max(self.last.began + 1);
+        &self.last
     }
 }
 

@@ -1,5 +1,5 @@
-//! The port to Kafka, and the only place that names rdkafka. Everything the rest of the service
-//! sees of Kafka is a plain type of this module.
+//! Kafka, and the only place that names rdkafka. Everything the rest of the service sees of Kafka
+//! is a plain type of this module; the engine sees it through [`port`].
 
 pub mod admin;
 pub mod classify;
@@ -12,9 +12,11 @@ pub mod member;
 pub mod monitor;
 pub mod native;
 pub mod ownerless;
+pub mod port;
 pub mod producer;
 pub mod reader;
 pub mod scan;
+pub mod transaction;
 
 use std::sync::Arc;
 

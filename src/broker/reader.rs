@@ -13,19 +13,12 @@ use rdkafka::topic_partition_list::Offset;
 use crate::broker::classify::{self, Error, Reaction, Stop};
 use crate::broker::client::{CALL_TIMEOUT, Quiet, Settings, list};
 use crate::broker::ends;
+use crate::broker::port::{self, GroupOffsets, Reader as _};
 use crate::broker::scan::Isolation;
 use crate::broker::{Bounds, Names, Partition, Record};
 
 /// Offsets that are not stable after so long hang in a transaction that nobody will end soon.
 const STABLE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What a group has committed for some partitions, in their order; `None` where nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GroupOffsets {
-    Stable(Vec<Option<i64>>),
-    /// An undecided transaction would change some of them; these are the ones from before it.
-    Undecided(Vec<Option<i64>>),
-}
 
 pub struct Reader {
     config: ClientConfig,
@@ -44,7 +37,16 @@ pub struct Fetched<'a> {
 }
 
 impl Fetched<'_> {
-    pub fn record(&self) -> Record<'_> {
+    /// The value of the last header of this name.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        let headers = self.message.headers()?;
+        let found = headers.iter().filter(|header| header.key == name).last();
+        found.and_then(|header| header.value)
+    }
+}
+
+impl port::Fetched for Fetched<'_> {
+    fn record(&self) -> Record<'_> {
         Record {
             partition: self.partition,
             offset: self.message.offset(),
@@ -52,13 +54,6 @@ impl Fetched<'_> {
             key: self.message.key(),
             value: self.message.payload(),
         }
-    }
-
-    /// The value of the last header of this name.
-    pub fn header(&self, name: &str) -> Option<&[u8]> {
-        let headers = self.message.headers()?;
-        let found = headers.iter().filter(|header| header.key == name).last();
-        found.and_then(|header| header.value)
     }
 }
 
@@ -83,25 +78,6 @@ impl Reader {
         })
     }
 
-    /// First offset and high watermark. Asked after the committed offsets were read, the high
-    /// watermark lies above every record of every transaction that those offsets belong to.
-    pub fn bounds(&self, partition: Partition) -> Result<Bounds, Error> {
-        let name = self.names.of(partition.topic);
-        let bounds = self
-            .watermarks
-            .fetch_watermarks(name, partition.number, CALL_TIMEOUT)
-            .map(|(low, high)| Bounds { low, high });
-        self.known(bounds, "read the end of a log")
-    }
-
-    /// Where these logs end, in their order: at the first undecided record for a reader of
-    /// committed records, else at the high watermark.
-    pub fn ends(&self, partitions: &[Partition], isolation: Isolation) -> Result<Vec<i64>, Error> {
-        let client = self.watermarks.client().native_ptr();
-        let ends = ends::ends(client, (&self.names, partitions), isolation, CALL_TIMEOUT);
-        self.known(ends, "read the ends of logs")
-    }
-
     /// What a question about logs came to. A client that fetches nothing does not notice by itself
     /// that their leaders have changed: it would ask in vain until its metadata is refreshed.
     fn known<T>(&self, answer: Result<T, KafkaError>, attempt: &'static str) -> Result<T, Error> {
@@ -118,21 +94,6 @@ impl Reader {
             Isolation::Committed => &self.client,
             Isolation::Uncommitted => &self.watermarks,
         }
-    }
-
-    /// The group's committed offsets. Asked by a client that is no member: a member's requests
-    /// queue behind its own request to join, which may wait for others.
-    pub fn committed(&self, partitions: &[Partition]) -> Result<GroupOffsets, Error> {
-        match self.offsets_seen(Isolation::Committed, partitions, STABLE_TIMEOUT) {
-            Ok(offsets) => Ok(GroupOffsets::Stable(offsets)),
-            // The library asks again in silence while a transaction is undecided.
-            Err(KafkaError::MetadataFetch(Code::OperationTimedOut)) => {
-                let seen = self.offsets_seen(Isolation::Uncommitted, partitions, CALL_TIMEOUT);
-                seen.map(GroupOffsets::Undecided)
-            }
-            Err(error) => Err(error),
-        }
-        .map_err(|error| classify::call("read the committed offsets", &error))
     }
 
     fn offsets_seen(
@@ -159,9 +120,58 @@ impl Reader {
         partitions.iter().map(offset).collect()
     }
 
-    /// The first offset whose record is not older than `timestamp` (milliseconds), or `None` when
-    /// all are.
-    pub fn offset_at(&self, partition: Partition, timestamp: i64) -> Result<Option<i64>, Error> {
+    /// Goes on with a new client. One that has no partition to fetch does not find back to a
+    /// broker that was frozen for a while (seen with librdkafka 2.12.1).
+    fn renew(&mut self) -> Result<(), Error> {
+        let client = create(&self.config)?;
+        for (partition, from) in self.started.clone() {
+            let position = self.position(partition).unwrap_or(from);
+            client
+                .incremental_assign(&list(&self.names, [(partition, Some(position))]))
+                .map_err(|error| classify::call("read a log with a new client", &error))?;
+            self.started.insert(partition, position);
+        }
+        let old = std::mem::replace(&mut self.client, client);
+        // Closing it may wait for the broker.
+        std::thread::spawn(move || drop(old));
+        Ok(())
+    }
+}
+
+impl port::Reader for Reader {
+    type Fetched<'a> = Fetched<'a>;
+
+    fn bounds(&self, partition: Partition) -> Result<Bounds, Error> {
+        let name = self.names.of(partition.topic);
+        let bounds = self
+            .watermarks
+            .fetch_watermarks(name, partition.number, CALL_TIMEOUT)
+            .map(|(low, high)| Bounds { low, high });
+        self.known(bounds, "read the end of a log")
+    }
+
+    fn ends(&self, partitions: &[Partition], isolation: Isolation) -> Result<Vec<i64>, Error> {
+        let client = self.watermarks.client().native_ptr();
+        let ends = ends::ends(client, (&self.names, partitions), isolation, CALL_TIMEOUT);
+        self.known(ends, "read the ends of logs")
+    }
+
+    /// The group's committed offsets. Asked by a client that is no member: a member's requests
+    /// queue behind its own request to join, which may wait for others.
+    fn committed(&self, partitions: &[Partition]) -> Result<GroupOffsets, Error> {
+        match self.offsets_seen(Isolation::Committed, partitions, STABLE_TIMEOUT) {
+            Ok(offsets) => Ok(GroupOffsets::Stable(offsets)),
+            // The library asks again in silence while a transaction is undecided.
+            Err(KafkaError::MetadataFetch(Code::OperationTimedOut)) => {
+                let seen = self.offsets_seen(Isolation::Uncommitted, partitions, CALL_TIMEOUT);
+                seen.map(GroupOffsets::Undecided)
+            }
+            Err(error) => Err(error),
+        }
+        .map_err(|error| classify::call("read the committed offsets", &error))
+    }
+
+    fn offset_at(&self, partition: Partition, timestamp: i64) -> Result<Option<i64>, Error> {
         let attempt = "find the start of the duplicate window";
         let asked = list(&self.names, [(partition, Some(timestamp.max(0)))]);
         let answer = self.watermarks.offsets_for_times(asked, CALL_TIMEOUT);
@@ -176,8 +186,7 @@ impl Reader {
         })
     }
 
-    /// Begins to read `partition` at `offset`.
-    pub fn start(&mut self, partition: Partition, offset: i64) -> Result<(), Error> {
+    fn start(&mut self, partition: Partition, offset: i64) -> Result<(), Error> {
         let attempt = "start to read a log";
         self.stop(partition)?;
         // Without metadata the library waits a second before it asks for the partition's leader.
@@ -195,25 +204,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Goes on with a new client. One that has no partition to fetch does not find back to a
-    /// broker that was frozen for a while (seen with librdkafka 2.12.1).
-    fn renew(&mut self) -> Result<(), Error> {
-        let client = create(&self.config)?;
-        for (partition, from) in self.started.clone() {
-            let position = self.position(partition).unwrap_or(from);
-            client
-                .incremental_assign(&list(&self.names, [(partition, Some(position))]))
-                .map_err(|error| classify::call("read a log with a new client", &error))?;
-            self.started.insert(partition, position);
-        }
-        let old = std::mem::replace(&mut self.client, client);
-        // Closing it may wait for the broker.
-        std::thread::spawn(move || drop(old));
-        Ok(())
-    }
-
-    /// Stops reading `partition`, if it was read.
-    pub fn stop(&mut self, partition: Partition) -> Result<(), Error> {
+    fn stop(&mut self, partition: Partition) -> Result<(), Error> {
         if self.started.remove(&partition).is_none() {
             return Ok(());
         }
@@ -222,8 +213,7 @@ impl Reader {
             .map_err(|error| classify::call("stop reading a log", &error))
     }
 
-    /// The next record of any partition that is read.
-    pub fn poll(&self, timeout: Duration) -> Result<Option<Fetched<'_>>, Error> {
+    fn poll(&self, timeout: Duration) -> Result<Option<Fetched<'_>>, Error> {
         if self.started.is_empty() {
             return Ok(None);
         }
@@ -247,8 +237,7 @@ impl Reader {
         }
     }
 
-    /// Where reading has come to, control markers included.
-    pub fn position(&self, partition: Partition) -> Result<i64, Error> {
+    fn position(&self, partition: Partition) -> Result<i64, Error> {
         let started = self.started.get(&partition).copied().unwrap_or(0);
         let positions = self
             .client

@@ -45,7 +45,7 @@ pub struct Range {
 
 /// Shows the records of these ranges, each with its mark where it has one. Ranges must lie inside
 /// their logs, and below the stable end for committed records.
-pub fn scan(
+pub(super) fn scan(
     settings: &Settings,
     isolation: Isolation,
     ranges: &[Range],

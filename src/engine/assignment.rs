@@ -1,6 +1,6 @@
 //! Partitions come and go: opens and closes tasks as the group decides.
 
-use crate::broker::consumer::Rebalance;
+use crate::broker::port::{Consumer as _, Port, Reader as _, Rebalance};
 use crate::broker::{Partition, Topic};
 use crate::engine::failure::Failure;
 use crate::engine::ingest;
@@ -11,7 +11,7 @@ use crate::failpoint::{self, Point};
 use crate::metrics::Rebalance as Kind;
 use crate::state::view::Served;
 
-impl Worker {
+impl<P: Port> Worker<P> {
     /// Answers a change of the assignment. No transaction is open here, and nothing is staged.
     pub(super) fn rebalance(&mut self, change: &Rebalance) -> Result<(), Failure> {
         match change {
@@ -81,7 +81,7 @@ impl Worker {
         }
         failpoint::hit(Point::CloseSaved);
         self.paused.remove(&partition);
-        self.tasks.remove(partition, &mut self.desk);
+        self.tasks.remove(partition, self.desk.as_mut());
         Ok(())
     }
 

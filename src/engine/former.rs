@@ -4,11 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
 
-use crate::broker::client::Settings;
 use crate::broker::monitor::Members;
+use crate::broker::port::Port;
 use crate::clock;
 use crate::engine::fixed::Fixed;
 use crate::engine::hanging::end_left_by;
@@ -41,7 +40,7 @@ impl FormerWriters {
 
     /// Ends the transactions of those that the group no longer counts among its members. Who still
     /// is one has handed its partition over in order, and has no transaction open there.
-    pub fn end_transactions(&mut self, settings: &Settings, fixed: &Fixed) {
+    pub fn end_transactions<P: Port>(&mut self, port: &P, fixed: &Fixed) {
         if self.waiting.is_empty() {
             return;
         }
@@ -57,17 +56,17 @@ impl FormerWriters {
             if members.transactional_ids.contains(&id) {
                 continue;
             }
-            end(settings, fixed, id);
+            end(port, fixed, id);
         }
     }
 }
 
 /// Ends what `transactional_id` has left, in the background: it may wait for the broker, and no
 /// payment must.
-pub fn end(settings: &Settings, fixed: &Fixed, transactional_id: String) {
-    let (settings, written) = (settings.clone(), Arc::clone(&fixed.written));
-    thread::spawn(
-        move || match end_left_by(&settings, &written, &transactional_id) {
+pub fn end<P: Port>(port: &P, fixed: &Fixed, transactional_id: String) {
+    let (ending, fixed) = (port.clone(), fixed.clone());
+    port.aside(
+        move || match end_left_by(&ending, &fixed, &transactional_id) {
             Ok(()) => tracing::info!(transactional_id, "ended what a former owner left"),
             Err(error) => tracing::warn!(transactional_id, %error, "former owner"),
         },

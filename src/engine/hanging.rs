@@ -12,16 +12,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::broker::client::Settings;
 use crate::broker::mark::Mark;
 use crate::broker::native::Outgoing;
-use crate::broker::producer::Producer;
-use crate::broker::reader::{GroupOffsets, Reader};
-use crate::broker::scan::{Isolation, Range, scan};
+use crate::broker::port::{GroupOffsets, Port, Producer as _, Reader as _};
+use crate::broker::scan::{Isolation, Range};
+use crate::broker::transaction::Transaction;
 use crate::broker::{Partition, Topic};
 use crate::clock;
 use crate::codec::stored::{POSITION_KEY, Position, TOUCH_KEY};
 use crate::engine::failure::Failure;
+use crate::engine::fixed::Fixed;
 use crate::engine::worker::Worker;
 use crate::failpoint::{self, Point};
 use crate::metrics;
@@ -58,17 +58,16 @@ struct Trail {
 }
 
 /// Looks for hanging records, and ends their transactions.
-pub struct Search<'a> {
-    pub settings: &'a Settings,
-    pub reader: &'a Reader,
-    /// All partitions that a worker may write to.
-    pub written: &'a [Partition],
+pub struct Search<'a, P: Port> {
+    pub port: &'a P,
+    pub reader: &'a P::Reader,
+    pub fixed: &'a Fixed,
 }
 
-impl Search<'_> {
+impl<P: Port> Search<'_, P> {
     /// Ends what hangs of the producer's transactional id. The producer is initialised and has no
     /// transaction open, so nothing undecided of its id can be alive.
-    pub fn end(&self, producer: &mut Producer) -> Result<Found, Failure> {
+    pub fn end(&self, producer: &mut P::Producer) -> Result<Found, Failure> {
         let stables = self.stuck()?;
         self.end_in(&stables, producer)
     }
@@ -76,9 +75,17 @@ impl Search<'_> {
     /// Logs with undecided records, each with its stable end.
     fn stuck(&self) -> Result<BTreeMap<Partition, i64>, Failure> {
         // In this order: what is undecided at the high watermarks is below them.
-        let highs = self.reader.ends(self.written, Isolation::Uncommitted)?;
-        let stables = self.reader.ends(self.written, Isolation::Committed)?;
-        let ends = self.written.iter().zip(highs.into_iter().zip(stables));
+        let highs = self
+            .reader
+            .ends(&self.fixed.written, Isolation::Uncommitted)?;
+        let stables = self
+            .reader
+            .ends(&self.fixed.written, Isolation::Committed)?;
+        let ends = self
+            .fixed
+            .written
+            .iter()
+            .zip(highs.into_iter().zip(stables));
         Ok(ends
             .filter(|(_, (high, stable))| stable < high)
             .map(|(partition, (_, stable))| (*partition, stable))
@@ -88,7 +95,7 @@ impl Search<'_> {
     fn end_in(
         &self,
         stables: &BTreeMap<Partition, i64>,
-        producer: &mut Producer,
+        producer: &mut P::Producer,
     ) -> Result<Found, Failure> {
         let trails = self.trails(stables, producer.transactional_id())?;
         let mut hanging: BTreeMap<Mark, Vec<Partition>> = BTreeMap::new();
@@ -109,13 +116,13 @@ impl Search<'_> {
             let committed = self.was_committed(&mark, &positions)?;
             let places: Vec<String> = partitions
                 .iter()
-                .map(|at| format!("{}/{}", self.settings.topics.of(at.topic), at.number))
+                .map(|at| format!("{}/{}", self.fixed.names.of(at.topic), at.number))
                 .collect();
             tracing::warn!(
                 transaction = %mark, committed, partitions = places.join(" "),
                 "a broker has lost markers of this transaction; ending it again"
             );
-            let mut transaction = producer.begin()?;
+            let mut transaction = Transaction::begin(producer)?;
             for partition in &partitions {
                 transaction.send(&Outgoing {
                     partition: *partition,
@@ -151,7 +158,7 @@ impl Search<'_> {
             .collect();
         let mut trails: BTreeMap<Partition, Trail> = BTreeMap::new();
         let isolation = Isolation::Uncommitted;
-        scan(self.settings, isolation, &ranges, |record, mark| {
+        self.port.scan(isolation, &ranges, |record, mark| {
             if let Some(mark) = mark.filter(|mark| mark.transactional_id == transactional_id) {
                 trails.entry(record.partition).or_insert(Trail {
                     mark,
@@ -183,10 +190,12 @@ impl Search<'_> {
                 return Ok(true);
             }
         }
-        let stables = self.reader.ends(self.written, Isolation::Committed)?;
+        let stables = self
+            .reader
+            .ends(&self.fixed.written, Isolation::Committed)?;
         let since = mark.began / 1000 - CLOCKS_DIFFER_MILLIS;
         let mut ranges = Vec::new();
-        for (partition, to) in self.written.iter().zip(stables) {
+        for (partition, to) in self.fixed.written.iter().zip(stables) {
             if let Some(from) = self.reader.offset_at(*partition, since)? {
                 ranges.push(Range {
                     partition: *partition,
@@ -196,7 +205,8 @@ impl Search<'_> {
             }
         }
         let mut is_seen = false;
-        scan(self.settings, Isolation::Committed, &ranges, |_, seen| {
+        let isolation = Isolation::Committed;
+        self.port.scan(isolation, &ranges, |_, seen| {
             is_seen |= seen.as_ref() == Some(mark);
         })?;
         Ok(is_seen)
@@ -216,23 +226,23 @@ fn next_of(changelog: Partition, position: &Position) -> Option<(Partition, i64)
 /// Ends everything that another instance has left: its open transaction, by taking its
 /// transactional id over for a moment, and what hangs of that id. Should it live after all, it is
 /// fenced once and takes up again.
-pub fn end_left_by(
-    settings: &Settings,
-    written: &[Partition],
+pub fn end_left_by<P: Port>(
+    port: &P,
+    fixed: &Fixed,
     transactional_id: &str,
 ) -> Result<(), Failure> {
-    let mut producer = Producer::successor(settings, transactional_id);
+    let mut producer = port.successor(transactional_id);
     failpoint::fail::<Failure>(Point::FormerBefore)?;
     producer.replace()?;
-    let reader = Reader::new(settings, "successor")?;
+    let reader = port.reader("successor")?;
     let search = Search {
-        settings,
+        port,
         reader: &reader,
-        written,
+        fixed,
     };
     let deadline = clock::now() + PATIENCE;
     while search.end(&mut producer)? != Found::Nothing && clock::now() < deadline {
-        std::thread::sleep(PAUSE);
+        clock::sleep(PAUSE);
     }
     failpoint::hit(Point::FormerAfter);
     Ok(())
@@ -255,7 +265,7 @@ impl Lookout {
     }
 }
 
-impl Worker {
+impl<P: Port> Worker<P> {
     /// Looks for hanging records when that is due. `false` while it is not known whether there are
     /// any: nothing may be committed.
     pub(super) fn look_out(&mut self) -> Result<bool, Failure> {
@@ -265,9 +275,9 @@ impl Worker {
         }
         failpoint::fail::<Failure>(Point::LookOut)?;
         let search = Search {
-            settings: &self.settings,
+            port: &self.port,
             reader: &self.reader,
-            written: &self.fixed.written,
+            fixed: &self.fixed,
         };
         let found = if self.lookout.is_due {
             search.end(&mut self.producer)?

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::broker::producer::Committed;
+use crate::broker::transaction::Committed;
 use crate::broker::{Partition, Topic};
 use crate::codec::payment::{self, Message};
 use crate::codec::stored::{POSITION_KEY, Position, write_base};

@@ -2,7 +2,7 @@
 //! one transactional producer; it owns the tasks of the partitions that the group gives it.
 
 mod assignment;
-mod background;
+pub mod background;
 mod dead_letter;
 pub mod failure;
 pub mod fixed;

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use crate::broker::Topic;
 use crate::broker::classify::{self, Stop};
-use crate::broker::consumer::Consumer;
-use crate::broker::monitor::is_replaced_by_another;
+use crate::broker::port::{Consumer as _, Port, Producer as _};
 use crate::clock;
 use crate::engine::failure::{Cause, Failure, Stopped, Todo};
 use crate::engine::ingest;
@@ -29,7 +28,7 @@ const TAKEOVER: Duration = Duration::from_secs(5);
 /// Two takeovers within this time mean that another process lives with our identity.
 const DUEL: Duration = Duration::from_secs(60);
 
-impl Worker {
+impl<P: Port> Worker<P> {
     /// The one place that obeys failures.
     pub(super) fn react(&mut self, failure: &Failure) -> Result<(), Stopped> {
         self.status.set_problem(failure.to_string());
@@ -38,7 +37,7 @@ impl Worker {
         match todo {
             Todo::Wait => {
                 tracing::warn!(worker = self.number, %failure, "waiting");
-                std::thread::sleep(RETRY_PAUSE);
+                clock::sleep(RETRY_PAUSE);
             }
             Todo::Recover { fenced } => {
                 tracing::warn!(worker = self.number, %failure, "taking up again from the log");
@@ -88,10 +87,8 @@ impl Worker {
     /// Gives every task up and joins the group with a new client, unless another live process has
     /// taken this one's place: the two would replace each other for ever.
     fn rejoin(&mut self) -> Result<(), Stopped> {
-        let role = self.number.to_string();
-        let group = self.settings.application_id.clone();
         loop {
-            match is_replaced_by_another(&self.settings, &group, &role) {
+            match self.port.is_replaced_by_another(self.number) {
                 Ok(false) => break,
                 Ok(true) => {
                     let message = "another live process has joined the group with this \
@@ -103,7 +100,7 @@ impl Worker {
                 }
                 Err(error) => {
                     tracing::warn!(worker = self.number, %error, "waiting");
-                    std::thread::sleep(RETRY_PAUSE);
+                    clock::sleep(RETRY_PAUSE);
                 }
             }
             if self.stop.load(Ordering::Relaxed) {
@@ -114,11 +111,13 @@ impl Worker {
         self.recover();
         self.close_all()?;
         self.status.set_assigned(false);
-        let consumer = Consumer::join(&self.settings, self.number)
+        let consumer = self
+            .port
+            .join(self.number)
             .map_err(|error| Failure::from(error).stop(Cause::Failed))?;
         let old = std::mem::replace(&mut self.consumer, consumer);
         // Closing it may wait for the broker.
-        std::thread::spawn(move || drop(old));
+        self.port.aside(move || drop(old));
         Ok(())
     }
 
@@ -161,7 +160,7 @@ impl Worker {
             .map(ingest::Task::partition)
             .or_else(|| settle.map(settle::Task::partition));
         if let Some(partition) = partition {
-            self.tasks.drop_state(partition, &mut self.desk);
+            self.tasks.drop_state(partition, self.desk.as_mut());
         }
         file::set_aside(path, reason)
             .map_err(|error| Failure::from(error).stop(Cause::StateDirectory))

@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use crate::broker::Topic;
+use crate::broker::port::{Port, Producer as _};
 use crate::clock;
 use crate::engine::status::{self, Kind, Phase};
 use crate::engine::tasks::Life;
@@ -13,7 +14,7 @@ use crate::engine::worker::Worker;
 /// A broker that has not answered the monitor for so long counts as gone.
 const SILENCE: Duration = Duration::from_secs(5);
 
-impl Worker {
+impl<P: Port> Worker<P> {
     /// Tells others how things stand.
     pub(super) fn report(&mut self) {
         let now = clock::now();

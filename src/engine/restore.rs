@@ -10,8 +10,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::broker::classify::Error;
-use crate::broker::reader::GroupOffsets;
-use crate::broker::scan::{Isolation, Range, scan};
+use crate::broker::port::{Consumer as _, Fetched as _, GroupOffsets, Port, Reader as _};
+use crate::broker::scan::{Isolation, Range};
+use crate::broker::transaction::Transaction;
 use crate::broker::{Bounds, Partition, Record, Topic};
 use crate::clock;
 use crate::codec::stored::{POSITION_KEY, Position, TOUCH_KEY};
@@ -52,7 +53,7 @@ const ABANDONED_AFTER: Duration = Duration::from_secs(1);
 /// What was tried is tried again after so long.
 const ABANDONED_PAUSE: Duration = Duration::from_secs(5);
 
-impl Worker {
+impl<P: Port> Worker<P> {
     /// Begins to restore the tasks that have not begun.
     pub(super) fn begin_restores(&mut self) -> Result<(), Failure> {
         let new = self.tasks.in_life(|life| matches!(life, Life::New));
@@ -88,7 +89,7 @@ impl Worker {
             .map(|(partition, offset)| (*partition, offset.unwrap_or(0)))
             .collect();
         let membership = self.consumer.membership().map_err(Error::waiting)?;
-        let transaction = self.producer.begin()?;
+        let transaction = Transaction::begin(&mut self.producer)?;
         transaction.withdraw_offsets(&places, &membership)?;
         let (GroupOffsets::Stable(offsets) | GroupOffsets::Undecided(offsets)) =
             self.reader.committed(partitions)?;
@@ -266,14 +267,10 @@ impl Worker {
             return Ok(());
         }
         let mut first = None;
-        scan(
-            &self.settings,
-            Isolation::Uncommitted,
-            &[range],
-            |_, mark| {
-                first = first.take().or(mark);
-            },
-        )?;
+        let isolation = Isolation::Uncommitted;
+        self.port.scan(isolation, &[range], |_, mark| {
+            first = first.take().or(mark);
+        })?;
         let topic = self.fixed.names.of(log.topic);
         let ours = format!("{}:", self.fixed.application_id);
         match first.map(|mark| mark.transactional_id) {
@@ -285,7 +282,7 @@ impl Worker {
                     transactional_id = writer,
                     "ending the open transaction of an instance that lost this partition"
                 );
-                former::end(&self.settings, &self.fixed, writer);
+                former::end(&self.port, &self.fixed, writer);
             }
             _ => tracing::error!(
                 topic,
@@ -528,7 +525,7 @@ fn broken(record: &Record, reason: &str) -> Failure {
     ))
 }
 
-impl Worker {
+impl<P: Port> Worker<P> {
     /// How long a poll of the logs may wait: only when nothing else is to be done.
     fn idle_wait(&self) -> Duration {
         let nothing_runs = self

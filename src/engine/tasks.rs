@@ -8,7 +8,7 @@ use crate::engine::inbox::Inbox;
 use crate::engine::ingest;
 use crate::engine::restore::Restore;
 use crate::engine::settle;
-use crate::rules::Desk;
+use crate::rules::Service;
 
 /// Longest gap between two records that is not looked into.
 const MARKERS_AT_MOST: i64 = 16;
@@ -108,13 +108,13 @@ impl Tasks {
     }
 
     /// Forgets a task without making its state durable.
-    pub fn remove(&mut self, partition: Partition, desk: &mut Desk) {
+    pub fn remove(&mut self, partition: Partition, desk: &mut dyn Service) {
         self.lives.remove(&partition);
         self.drop_state(partition, desk);
     }
 
     /// Closes a task's file; the task opens it again when it restores.
-    pub fn drop_state(&mut self, partition: Partition, desk: &mut Desk) {
+    pub fn drop_state(&mut self, partition: Partition, desk: &mut dyn Service) {
         match partition.topic {
             Topic::Source => {
                 self.ingest.remove(&partition.number);

@@ -7,12 +7,10 @@ use std::time::Duration;
 
 use crate::broker::Partition;
 use crate::broker::classify::{self, Error, Reaction};
-use crate::broker::client::Settings;
-use crate::broker::consumer::{Consumer, Polled};
 use crate::broker::monitor::{Ends, Members};
-use crate::broker::producer::Producer;
-use crate::broker::reader::Reader;
-use crate::broker::scan::{Isolation, Range, scan};
+use crate::broker::port::{Consumer as _, Fetched as _, Polled, Port, Producer as _};
+use crate::broker::scan::{Isolation, Range};
+use crate::broker::transaction::Transaction;
 use crate::clock;
 use crate::engine::background::Background;
 use crate::engine::failure::{Cause, Failure, Stopped, Todo};
@@ -24,7 +22,7 @@ use crate::engine::status;
 use crate::engine::tasks::Tasks;
 use crate::failpoint::{self, Point};
 use crate::metrics::{Replacement, Worker as Metrics};
-use crate::rules::Desk;
+use crate::rules::Service;
 use crate::state::directory::Directory;
 use crate::state::ids::Window;
 use crate::state::view::Views;
@@ -52,16 +50,17 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
 const MARKERS_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What a worker is made from.
-pub struct Options {
+pub struct Options<P> {
     pub number: usize,
-    pub settings: Settings,
+    pub port: P,
     pub fixed: Fixed,
     pub directory: Arc<Directory>,
     pub window: Window,
     pub accept_shorter_window: bool,
     pub commit_interval: Duration,
     pub max_batch_records: usize,
-    pub desk: Desk,
+    pub desk: Box<dyn Service>,
+    pub background: Background,
     pub views: Views,
     pub status: Arc<status::Worker>,
     pub ends: Ends,
@@ -69,19 +68,19 @@ pub struct Options {
     pub stop: Arc<AtomicBool>,
 }
 
-pub struct Worker {
+pub struct Worker<P: Port> {
     pub(super) number: usize,
-    pub(super) settings: Settings,
+    pub(super) port: P,
     pub(super) fixed: Fixed,
     pub(super) directory: Arc<Directory>,
     pub(super) window: Window,
     pub(super) accept_shorter_window: bool,
     commit_interval: Duration,
     max_batch_records: usize,
-    pub(super) consumer: Consumer,
-    pub(super) reader: Reader,
-    pub(super) producer: Producer,
-    pub(super) desk: Desk,
+    pub(super) consumer: P::Consumer,
+    pub(super) reader: P::Reader,
+    pub(super) producer: P::Producer,
+    pub(super) desk: Box<dyn Service>,
     pub(super) tasks: Tasks,
     /// Running partitions whose inbox is full.
     pub(super) paused: BTreeSet<Partition>,
@@ -102,9 +101,9 @@ pub struct Worker {
     pub(super) stop: Arc<AtomicBool>,
 }
 
-impl Worker {
+impl<P: Port> Worker<P> {
     /// Joins the group.
-    pub fn new(options: Options) -> Result<Self, Stopped> {
+    pub fn new(options: Options<P>) -> Result<Self, Stopped> {
         let failed = |error: classify::Error| {
             let failure = Failure::from(error);
             match failure.todo() {
@@ -115,10 +114,10 @@ impl Worker {
         let number = options.number;
         Ok(Self {
             number,
-            consumer: Consumer::join(&options.settings, number).map_err(failed)?,
-            reader: Reader::new(&options.settings, &number.to_string()).map_err(failed)?,
-            producer: Producer::new(&options.settings, number),
-            settings: options.settings,
+            consumer: options.port.join(number).map_err(failed)?,
+            reader: options.port.reader(&number.to_string()).map_err(failed)?,
+            producer: options.port.producer(number),
+            port: options.port,
             fixed: options.fixed,
             directory: options.directory,
             window: options.window,
@@ -135,7 +134,7 @@ impl Worker {
             former_writers: FormerWriters::new(options.members),
             lookout: Lookout::default(),
             metrics: Metrics::new(number),
-            background: Background::start(),
+            background: options.background,
             checkpoint_at: clock::now(),
             markers_at: clock::now(),
             committed_at: Duration::ZERO,
@@ -148,12 +147,18 @@ impl Worker {
     /// Runs until told to stop, or until a person must act.
     pub fn run(mut self) -> Result<(), Stopped> {
         while !self.stop.load(Ordering::Relaxed) {
-            if let Err(failure) = self.turn() {
-                self.react(&failure)?;
-            }
-            self.report();
+            self.step()?;
         }
         self.shut_down()
+    }
+
+    /// One turn of the loop, and the reaction to its failure.
+    pub fn step(&mut self) -> Result<(), Stopped> {
+        if let Err(failure) = self.turn() {
+            self.react(&failure)?;
+        }
+        self.report();
+        Ok(())
     }
 
     fn turn(&mut self) -> Result<(), Failure> {
@@ -172,7 +177,7 @@ impl Worker {
             self.commit(&positions)?;
         }
         self.former_writers
-            .end_transactions(&self.settings, &self.fixed);
+            .end_transactions(&self.port, &self.fixed);
         self.hold_back()?;
         self.checkpoint()
     }
@@ -185,20 +190,24 @@ impl Worker {
         let mut bytes = 0;
         loop {
             let wait = self.gather_wait(taken);
-            match self.consumer.poll(wait)? {
+            let change = match self.consumer.poll(wait)? {
                 Polled::Record(fetched) => {
                     let record = fetched.record();
                     bytes += record.value.map_or(0, <[u8]>::len);
                     if let Some(gap) = self.tasks.accept(&record) {
-                        holds_no_record(&self.settings, gap)?;
+                        holds_no_record(&self.port, &self.fixed, gap)?;
                         self.tasks.accept_behind_gap(&record);
                     }
                     failpoint::hit(Point::GatherRecord);
                     taken += 1;
+                    None
                 }
-                Polled::Rebalance(change) => self.rebalance(&change)?,
+                Polled::Rebalance(change) => Some(change),
                 Polled::Nothing if self.may_commit() => break,
-                Polled::Nothing => {}
+                Polled::Nothing => None,
+            };
+            if let Some(change) = change {
+                self.rebalance(&change)?;
             }
             let full = taken >= self.max_batch_records || bytes >= TURN_BYTES_MAX;
             // The clock is read once in a while only.
@@ -275,7 +284,7 @@ impl Worker {
         }
         for task in self.tasks.settle.values_mut() {
             let past_markers = past_markers.get(&task.partition()).copied();
-            let (desk, out) = (&mut self.desk, &mut self.outbox);
+            let (desk, out) = (self.desk.as_mut(), &mut self.outbox);
             if let Some(next) = task.stage(&self.fixed, desk, past_markers, out)? {
                 failpoint::hit(Point::StageSettle);
                 positions.push((task.partition(), next));
@@ -313,7 +322,7 @@ impl Worker {
     fn commit(&mut self, positions: &[(Partition, i64)]) -> Result<(), Failure> {
         let began = clock::now();
         failpoint::fail::<Failure>(Point::BeginBefore)?;
-        let mut transaction = self.producer.begin()?;
+        let mut transaction = Transaction::begin(&mut self.producer)?;
         for record in self.outbox.iter() {
             transaction.send(&record)?;
         }
@@ -390,7 +399,7 @@ impl Worker {
 
     /// Leaves in order: the last transaction is committed, state becomes durable. The static
     /// member does not leave its group, so that a restart finds its partitions waiting.
-    fn shut_down(mut self) -> Result<(), Stopped> {
+    pub fn shut_down(mut self) -> Result<(), Stopped> {
         failpoint::hit(Point::ShutdownBegin);
         let closed = self.close_all();
         failpoint::hit(Point::ShutdownEnd);
@@ -414,15 +423,15 @@ impl Worker {
 
 /// Nothing committed may stand in a gap between two consumed records: the client library has once
 /// jumped over records that nobody had processed.
-fn holds_no_record(settings: &Settings, gap: Range) -> Result<(), Failure> {
+fn holds_no_record<P: Port>(port: &P, fixed: &Fixed, gap: Range) -> Result<(), Failure> {
     let mut first = None;
-    scan(settings, Isolation::Committed, &[gap], |record, _| {
+    port.scan(Isolation::Committed, &[gap], |record, _| {
         first.get_or_insert(record.offset);
     })?;
     let Some(first) = first else {
         return Ok(());
     };
-    let name = settings.topics.of(gap.partition.topic);
+    let name = fixed.names.of(gap.partition.topic);
     let detail = format!(
         "{name}/{}: the consumer went on at offset {}, but a record stands at {first}",
         gap.partition.number, gap.to

@@ -9,6 +9,7 @@ use std::fmt::Write;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::broker::port::Fetched as _;
 use crate::broker::reader::Fetched;
 use crate::broker::{Names, Partition, Topic};
 use crate::codec::stored::{POSITION_KEY, Position, read_base};

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::broker::Topic;
+use crate::broker::port::Fetched as _;
 use crate::broker::reader::Fetched;
 use crate::codec::wire::{DETAIL_HEADER, REASON_HEADER, SOURCE_HEADER, TRUNCATED_HEADER};
 use crate::config::Config;

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use super::Answer;
 use super::resolver::Office;
+use super::{Answer, Service};
 use crate::domain::rule::RuleKey;
 
 /// Owned by one worker thread. Nothing here waits, [`Desk::wait`] aside. Dropping it cancels
@@ -25,26 +25,28 @@ impl Desk {
         }
     }
 
-    /// Sees to it that an answer for the key will be taken here. Nothing new happens while the
-    /// key is under way or its answer has not been taken yet.
-    pub fn request(&mut self, key: &RuleKey) {
+    /// Blocks until there is an answer to take, for at most `timeout`. Says whether there is.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        self.inbox.wait(timeout)
+    }
+}
+
+impl Service for Desk {
+    fn request(&mut self, key: &RuleKey) {
         if !self.asked.contains(key) {
             self.asked.insert(key.clone());
             self.office.join(key, &self.inbox);
         }
     }
 
-    /// This worker needs the key no longer: no answer for it will be taken, and if nobody else
-    /// waits for it, it is not asked again.
-    pub fn cancel(&mut self, key: &RuleKey) {
+    fn cancel(&mut self, key: &RuleKey) {
         if self.asked.remove(key) {
             self.office.leave(key, &self.inbox);
             self.inbox.forget(key);
         }
     }
 
-    /// Every answer that has landed since the last time.
-    pub fn take_answers(&mut self) -> Vec<(RuleKey, Answer)> {
+    fn take_answers(&mut self) -> Vec<(RuleKey, Answer)> {
         let answers = self.inbox.take();
         for (key, _) in &answers {
             self.asked.remove(key);
@@ -52,14 +54,8 @@ impl Desk {
         answers
     }
 
-    /// Keys whose answers have not been taken.
-    pub fn in_flight(&self) -> usize {
+    fn in_flight(&self) -> usize {
         self.asked.len()
-    }
-
-    /// Blocks until there is an answer to take, for at most `timeout`. Says whether there is.
-    pub fn wait(&self, timeout: Duration) -> bool {
-        self.inbox.wait(timeout)
     }
 }
 

@@ -1,12 +1,12 @@
 //! Payout rules from the rule service: each missing key is asked once at a time, off the worker's
 //! thread, until there is a definite answer.
 //!
-//! A worker asks through its [`Desk`] and never waits: [`Desk::request`] starts a flight on the
+//! A worker asks through its [`Desk`] and never waits: [`Service::request`] starts a flight on the
 //! runtime or joins the one already under way anywhere in this process, and
-//! [`Desk::take_answers`] hands over what has landed. Only "this is the rule" and "there is no
+//! [`Service::take_answers`] hands over what has landed. Only "this is the rule" and "there is no
 //! rule" land. Whatever else happens (the service is down, slow, redirects, refuses, answers
 //! nonsense or for another key) is counted, reported and asked again for ever, so default dates
-//! never come from a failure. The way out of a flight nobody needs any more is [`Desk::cancel`].
+//! never come from a failure. The way out of a flight nobody needs any more is [`Service::cancel`].
 //!
 //! - `client`: one question over HTTP; the only place that names reqwest
 //! - `retry`: how long a key waits before it is asked again
@@ -23,7 +23,7 @@ mod status;
 
 use std::time::Duration;
 
-use crate::domain::rule::Rule;
+use crate::domain::rule::{Rule, RuleKey};
 
 pub use desk::Desk;
 pub use resolver::Resolver;
@@ -35,6 +35,24 @@ pub enum Answer {
     Rule(Rule),
     /// The service knows the question and has no rule: default dates are right.
     NoRule,
+}
+
+/// The rule service as one worker sees it. Nothing here waits. Implemented by [`Desk`] and by the
+/// simulation.
+pub trait Service: Send {
+    /// Sees to it that an answer for the key will be taken here. Nothing new happens while the
+    /// key is under way or its answer has not been taken yet.
+    fn request(&mut self, key: &RuleKey);
+
+    /// This worker needs the key no longer: no answer for it will be taken, and if nobody else
+    /// waits for it, it is not asked again.
+    fn cancel(&mut self, key: &RuleKey);
+
+    /// Every answer that has landed since the last time.
+    fn take_answers(&mut self) -> Vec<(RuleKey, Answer)>;
+
+    /// Keys whose answers have not been taken.
+    fn in_flight(&self) -> usize;
 }
 
 /// Where the rule service is and how hard it may be asked.

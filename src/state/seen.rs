@@ -14,7 +14,7 @@ use std::sync::Arc;
 use redb::{ReadTransaction, ReadableTable, TableDefinition, TableError, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
-use crate::broker::producer::Committed;
+use crate::broker::transaction::Committed;
 use crate::state::Error;
 use crate::state::file::{StateFile, checksum};
 use crate::state::ids::{Ids, Window};

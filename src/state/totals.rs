@@ -16,7 +16,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use redb::{TableDefinition, TableError};
 use serde::{Deserialize, Serialize};
 
-use crate::broker::producer::Committed;
+use crate::broker::transaction::Committed;
 use crate::codec::stored::{KeyState, StoredRule};
 use crate::domain::rule::RuleKey;
 use crate::domain::totals::Totals;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::broker::admin::{Admin, Existing};
 use crate::broker::client::Settings;
-use crate::broker::reader::{Fetched, GroupOffsets, Reader};
+use crate::broker::port::{Fetched as _, GroupOffsets, Reader as _};
+use crate::broker::reader::{Fetched, Reader};
 use crate::broker::scan::Isolation;
 use crate::broker::{Bounds, Names, Partition, Record, Topic};
 use crate::clock;

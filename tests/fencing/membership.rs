@@ -8,8 +8,10 @@ use chaos::cluster::{shared, wait};
 use chaos::line::LIMIT;
 use settle::broker::classify::Reaction;
 use settle::broker::client::Settings;
-use settle::broker::consumer::{Consumer, Polled, Rebalance};
+use settle::broker::consumer::Consumer;
+use settle::broker::port::{Consumer as _, Polled, Port as _, Producer as _, Rebalance};
 use settle::broker::producer::Producer;
+use settle::broker::transaction::Transaction;
 use settle::broker::{Partition, Topic};
 use settle::config::Config;
 
@@ -51,7 +53,7 @@ impl Group {
     }
 
     fn producer(&self) -> Producer {
-        let mut producer = Producer::new(&self.settings, 0);
+        let mut producer = self.settings.producer(0);
         producer.replace().unwrap();
         producer
     }
@@ -86,8 +88,8 @@ fn poll_until(what: &str, consumers: &[&Consumer], done: impl Fn() -> bool) {
 fn who_has_not_joined_yet_proves_no_membership_and_commits_nothing() {
     let group = Group::new("stranger");
     let mut producer = group.producer();
-    let consumer = Consumer::join(&group.settings, 0).unwrap();
-    let transaction = producer.begin().unwrap();
+    let consumer = group.settings.join(0).unwrap();
+    let transaction = Transaction::begin(&mut producer).unwrap();
     let refused = transaction.commit(&[(PLACE, 5)], || consumer.membership());
     let refused = refused.expect_err("an offset without a member");
     assert_eq!(refused.reaction, Reaction::Recover, "{refused}");
@@ -97,7 +99,7 @@ fn who_has_not_joined_yet_proves_no_membership_and_commits_nothing() {
     poll_until("the membership", &[&consumer], || {
         consumer.membership().is_ok()
     });
-    let transaction = producer.begin().unwrap();
+    let transaction = Transaction::begin(&mut producer).unwrap();
     let committed = transaction.commit(&[(PLACE, 7)], || consumer.membership());
     committed.unwrap();
     assert_eq!(group.committed(), Some(7));
@@ -107,14 +109,14 @@ fn who_has_not_joined_yet_proves_no_membership_and_commits_nothing() {
 fn offsets_of_a_generation_that_is_over_are_refused() {
     let group = Group::new("generation");
     let mut producer = group.producer();
-    let first = Consumer::join(&group.settings, 0).unwrap();
+    let first = group.settings.join(0).unwrap();
     poll_until("the first member", &[&first], || first.membership().is_ok());
     let old = first.membership().unwrap();
-    let second = Consumer::join(&group.settings, 1).unwrap();
+    let second = group.settings.join(1).unwrap();
     poll_until("the second member", &[&first, &second], || {
         second.membership().is_ok()
     });
-    let transaction = producer.begin().unwrap();
+    let transaction = Transaction::begin(&mut producer).unwrap();
     let refused = transaction.commit(&[(PLACE, 5)], || Ok(old));
     let refused = refused.expect_err("an offset of an old generation");
     assert_eq!(refused.reaction, Reaction::Recover, "{refused}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
-use settle::rules::{Answer, Desk, Error, Failure, Options, Outcome, Resolver};
+use settle::rules::{Answer, Desk, Error, Failure, Options, Outcome, Resolver, Service as _};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 

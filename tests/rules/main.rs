@@ -14,7 +14,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
 use futures_util::stream;
-use settle::rules::{Answer, Failure, Options, Outcome, Resolver};
+use settle::rules::{Answer, Failure, Options, Outcome, Resolver, Service as _};
 
 use service::{Question, Service, failed, key, rule, rule_of, status_only, take};
 

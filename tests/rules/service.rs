@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use jiff::civil::date;
 use settle::domain::rule::{Rule, RuleKey};
-use settle::rules::{Answer, Desk, Failure, Options, Outcome, Resolver, Status};
+use settle::rules::{Answer, Desk, Failure, Options, Outcome, Resolver, Service as _, Status};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::broker::producer::Committed;
+use crate::broker::transaction::Committed;
 use crate::broker::{Partition, Topic};
 use crate::codec::stored::{POSITION_KEY, Position, StoredRule, read_totals, write_totals};
 use crate::codec::wire::{self, StatisticsKey, StatisticsValue, write_rule};
@@ -27,7 +27,7 @@ use crate::engine::settle::rules::Absent;
 use crate::engine::settle::waiting::Measured;
 use crate::failpoint::{self, Point};
 use crate::metrics::{Lookup, Outcome, Worker as Metrics};
-use crate::rules::Desk;
+use crate::rules::Service;
 use crate::state;
 use crate::state::totals::{Batch, Positions, Store};
 
@@ -114,7 +114,7 @@ impl Task {
     pub fn stage(
         &mut self,
         fixed: &Fixed,
-        desk: &mut Desk,
+        desk: &mut dyn Service,
         past_markers: Option<i64>,
         out: &mut Outbox,
     ) -> Result<Option<i64>, Error> {
@@ -292,7 +292,7 @@ impl Task {
     }
 
     /// Stops asking: the partition is given up.
-    pub fn close(&mut self, desk: &mut Desk) {
+    pub fn close(&mut self, desk: &mut dyn Service) {
         for key in std::mem::take(&mut self.asked) {
             desk.cancel(&key);
         }

@@ -11,7 +11,7 @@ use crate::engine::inbox::Item;
 use crate::engine::settle::{Error, Task};
 use crate::failpoint::{self, Point};
 use crate::metrics;
-use crate::rules::{Answer, Desk};
+use crate::rules::{Answer, Service};
 use crate::state;
 use crate::state::totals::{Batch, fold_rule};
 
@@ -35,7 +35,7 @@ impl Task {
         &mut self,
         waiting: usize,
         now: Duration,
-        desk: &mut Desk,
+        desk: &mut dyn Service,
     ) -> Result<(), Error> {
         let from = self.scanned.max(waiting);
         let waiting_key = self

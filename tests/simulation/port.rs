@@ -1,0 +1,403 @@
+//! The engine's port to the broker in memory: clients that behave like librdkafka where it
+//! matters.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use settle::broker::classify::{Error, Reaction};
+use settle::broker::mark::{MARK_HEADER, Mark};
+use settle::broker::port::{self, GroupOffsets, Polled, Port};
+use settle::broker::scan::{Isolation, Range};
+use settle::broker::{Bounds, Partition, Record};
+
+use crate::group::{Fetch, Membership};
+use crate::log::{Entry, Log};
+pub use crate::network::Sim;
+use crate::network::{CALL_TIMEOUT, Request};
+use crate::producer::Producer;
+use crate::world::{Code, World, transactional_id};
+
+/// What a poll costs, so that time goes on however it is called.
+const POLL_COST: Duration = Duration::from_micros(20);
+/// Offsets that are not stable after so long are given as they are.
+const STABLE_TIMEOUT: Duration = Duration::from_secs(2);
+const BACKOFF: Duration = Duration::from_millis(100);
+
+pub const ASK: Request = Request {
+    name: "a question",
+    timeout: CALL_TIMEOUT,
+    backoff: BACKOFF,
+    to_coordinator: false,
+};
+
+fn waiting(attempt: &'static str, code: Code) -> Error {
+    Error::new(attempt, format!("{code:?}"), Reaction::Wait)
+}
+
+impl Port for Sim {
+    type Consumer = Consumer;
+    type Reader = Reader;
+    type Producer = Producer;
+
+    fn join(&self, _worker: usize) -> Result<Consumer, Error> {
+        let instance = format!("i{}-0", self.process);
+        let client = self.world().subscribe(self.process, instance);
+        Ok(Consumer {
+            sim: self.clone(),
+            client,
+        })
+    }
+
+    fn reader(&self, _name: &str) -> Result<Reader, Error> {
+        Ok(Reader {
+            sim: self.clone(),
+            started: Mutex::default(),
+        })
+    }
+
+    fn producer(&self, _worker: usize) -> Producer {
+        self.successor(&transactional_id(self.process))
+    }
+
+    fn successor(&self, transactional_id: &str) -> Producer {
+        Producer::new(self.clone(), transactional_id)
+    }
+
+    fn scan(
+        &self,
+        isolation: Isolation,
+        ranges: &[Range],
+        mut visit: impl FnMut(&Record, Option<Mark>),
+    ) -> Result<(), Error> {
+        self.call(ASK, &mut false, |_| Ok(()))
+            .map_err(|code| waiting("look at a part of a log", code))?;
+        let mut shown = Vec::new();
+        {
+            let world = self.world();
+            for range in ranges {
+                let log = &world.logs[&range.partition];
+                let inside = log.records().filter(|(offset, _)| {
+                    let is_seen = isolation == Isolation::Uncommitted || log.is_committed(*offset);
+                    is_seen && (range.from..range.to).contains(offset)
+                });
+                shown.extend(inside.map(|(offset, entry)| Fetched {
+                    partition: range.partition,
+                    offset,
+                    entry: Arc::clone(entry),
+                }));
+            }
+        }
+        for fetched in shown {
+            let mut headers = fetched.entry.payload.headers.iter();
+            let header = headers.find(|(name, _)| name == MARK_HEADER);
+            let mark = header.and_then(|(_, text)| Mark::parse(text.as_bytes()));
+            visit(&port::Fetched::record(&fetched), mark);
+        }
+        Ok(())
+    }
+
+    fn is_replaced_by_another(&self, _worker: usize) -> Result<bool, Error> {
+        self.call(ASK, &mut false, |_| Ok(false))
+            .map_err(|code| waiting("describe the consumer group", code))
+    }
+
+    fn aside(&self, work: impl FnOnce() + Send + 'static) {
+        self.shared.put_aside(self.process, Box::new(work));
+    }
+}
+
+/// A record that was read.
+pub struct Fetched {
+    partition: Partition,
+    offset: i64,
+    entry: Arc<Entry>,
+}
+
+impl port::Fetched for Fetched {
+    fn record(&self) -> Record<'_> {
+        Record {
+            partition: self.partition,
+            offset: self.offset,
+            timestamp: self.entry.timestamp,
+            key: self.entry.payload.key.as_deref(),
+            value: self.entry.payload.value.as_deref(),
+        }
+    }
+}
+
+/// Reads on in one of these places, a different one each time.
+fn fetch<'a>(
+    world: &mut World,
+    places: impl Iterator<Item = (Partition, &'a mut i64)>,
+) -> Option<Fetched> {
+    let mut ready = Vec::new();
+    for (partition, next) in places {
+        let log = &world.logs[&partition];
+        match log.next_committed(*next) {
+            Some((offset, entry)) => ready.push((partition, next, offset, entry)),
+            // Past markers and what was aborted.
+            None => *next = (*next).max(log.stable()),
+        }
+    }
+    if ready.is_empty() {
+        return None;
+    }
+    let (partition, next, offset, entry) = ready.swap_remove(world.dice.usize(0..ready.len()));
+    *next = offset + 1;
+    Some(Fetched {
+        partition,
+        offset,
+        entry,
+    })
+}
+
+pub struct Consumer {
+    sim: Sim,
+    client: usize,
+}
+
+impl Consumer {
+    fn fetch(&self, world: &mut World) -> Option<Fetched> {
+        if !world.is_reachable(self.sim.process) {
+            return None;
+        }
+        let mut fetches = std::mem::take(&mut world.clients[self.client].fetches);
+        let places = fetches.iter_mut().filter(|(_, fetch)| !fetch.paused);
+        let places = places.map(|(partition, fetch)| (*partition, &mut fetch.next));
+        let fetched = fetch(world, places);
+        if let Some(fetched) = &fetched
+            && let Some(fetch) = fetches.get_mut(&fetched.partition)
+        {
+            fetch.has_read = true;
+        }
+        world.clients[self.client].fetches = fetches;
+        fetched
+    }
+}
+
+impl port::Consumer for Consumer {
+    type Fetched<'a> = Fetched;
+    type Membership = Membership;
+
+    fn poll(&self, timeout: Duration) -> Result<Polled<Fetched>, Error> {
+        if timeout > Duration::ZERO {
+            self.sim.pass();
+        }
+        let mut world = self.sim.world();
+        world.advance(POLL_COST);
+        let deadline = world.now + timeout;
+        loop {
+            let client = &mut world.clients[self.client];
+            if client.fenced {
+                let detail = "the group has replaced this member";
+                return Err(Error::new(
+                    "stay in the consumer group",
+                    detail,
+                    Reaction::Rejoin,
+                ));
+            }
+            if !client.unanswered
+                && let Some(change) = client.changes.pop_front()
+            {
+                client.unanswered = true;
+                return Ok(Polled::Rebalance(change));
+            }
+            if let Some(fetched) = self.fetch(&mut world) {
+                return Ok(Polled::Record(fetched));
+            }
+            if world.now >= deadline {
+                return Ok(Polled::Nothing);
+            }
+            let next = world.next_event_at().min(deadline);
+            world.advance_to(next);
+        }
+    }
+
+    fn assign(&self, partitions: &[(Partition, i64)]) -> Result<(), Error> {
+        let mut world = self.sim.world();
+        let client = &mut world.clients[self.client];
+        client.unanswered = false;
+        for (partition, next) in partitions {
+            let fetch = Fetch {
+                next: *next,
+                paused: true,
+                has_read: false,
+            };
+            client.fetches.insert(*partition, fetch);
+        }
+        Ok(())
+    }
+
+    fn unassign(&self, partitions: &[Partition]) -> Result<(), Error> {
+        self.sim.world().give_back(self.client, partitions);
+        Ok(())
+    }
+
+    fn start(&self, partition: Partition, offset: i64) -> Result<(), Error> {
+        let mut world = self.sim.world();
+        let fetches = &mut world.clients[self.client].fetches;
+        let fetch = fetches
+            .get_mut(&partition)
+            .ok_or_else(|| waiting("seek to the position of a task", Code::UnknownMember))?;
+        *fetch = Fetch {
+            next: offset,
+            paused: false,
+            has_read: false,
+        };
+        Ok(())
+    }
+
+    fn pause(&self, partition: Partition) -> Result<(), Error> {
+        let mut world = self.sim.world();
+        let fetches = &mut world.clients[self.client].fetches;
+        if let Some(fetch) = fetches.get_mut(&partition) {
+            fetch.paused = true;
+        }
+        Ok(())
+    }
+
+    fn resume(&self, partition: Partition) -> Result<(), Error> {
+        let mut world = self.sim.world();
+        let fetches = &mut world.clients[self.client].fetches;
+        if let Some(fetch) = fetches.get_mut(&partition) {
+            fetch.paused = false;
+        }
+        Ok(())
+    }
+
+    fn position(&self, partition: Partition) -> Result<Option<i64>, Error> {
+        let world = self.sim.world();
+        let fetch = world.clients[self.client].fetches.get(&partition);
+        Ok(fetch.filter(|fetch| fetch.has_read).map(|fetch| fetch.next))
+    }
+
+    fn membership(&self) -> Result<Membership, Error> {
+        let world = self.sim.world();
+        let client = &world.clients[self.client];
+        let member = client.member.ok_or_else(|| {
+            let detail = "the consumer is no member of its group at the moment";
+            Error::new("prove membership of the group", detail, Reaction::Recover)
+        })?;
+        Ok(Membership {
+            member,
+            generation: client.generation,
+            instance: format!("i{}-0", self.sim.process),
+        })
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.sim.shared.world().clients[self.client].alive = false;
+    }
+}
+
+pub struct Reader {
+    sim: Sim,
+    /// Where each started partition has come to.
+    started: Mutex<BTreeMap<Partition, i64>>,
+}
+
+impl Reader {
+    fn started(&self) -> MutexGuard<'_, BTreeMap<Partition, i64>> {
+        self.started.lock().expect("one thread")
+    }
+
+    fn ask<T>(
+        &self,
+        attempt: &'static str,
+        question: impl Fn(&mut World) -> T + Clone + Send + 'static,
+    ) -> Result<T, Error> {
+        self.sim
+            .call(ASK, &mut false, move |world| Ok(question(world)))
+            .map_err(|code| waiting(attempt, code))
+    }
+}
+
+impl port::Reader for Reader {
+    type Fetched<'a> = Fetched;
+
+    fn bounds(&self, partition: Partition) -> Result<Bounds, Error> {
+        self.ask("read the end of a log", move |world| Bounds {
+            low: 0,
+            high: world.logs[&partition].high(),
+        })
+    }
+
+    fn ends(&self, partitions: &[Partition], isolation: Isolation) -> Result<Vec<i64>, Error> {
+        let asked = partitions.to_vec();
+        self.ask("read the ends of logs", move |world| {
+            let logs = asked.iter().map(|partition| &world.logs[partition]);
+            let end = |log: &Log| match isolation {
+                Isolation::Committed => log.stable(),
+                Isolation::Uncommitted => log.high(),
+            };
+            logs.map(end).collect()
+        })
+    }
+
+    fn committed(&self, partitions: &[Partition]) -> Result<GroupOffsets, Error> {
+        let asked = partitions.to_vec();
+        let stable = move |world: &mut World| {
+            if asked.iter().any(|at| world.group.has_pending(*at)) {
+                return Err(Code::Concurrent);
+            }
+            Ok(world.group.offsets_of(&asked))
+        };
+        let request = Request {
+            timeout: STABLE_TIMEOUT,
+            ..ASK
+        };
+        if let Ok(offsets) = self.sim.call(request, &mut false, stable) {
+            return Ok(GroupOffsets::Stable(offsets));
+        }
+        let asked = partitions.to_vec();
+        let question = move |world: &mut World| world.group.offsets_of(&asked);
+        let offsets = self.ask("read the committed offsets", question)?;
+        Ok(GroupOffsets::Undecided(offsets))
+    }
+
+    fn offset_at(&self, partition: Partition, timestamp: i64) -> Result<Option<i64>, Error> {
+        self.ask("find the start of the duplicate window", move |world| {
+            let mut records = world.logs[&partition].records();
+            let found = records.find(|(_, entry)| entry.timestamp >= timestamp);
+            found.map(|(offset, _)| offset)
+        })
+    }
+
+    fn start(&mut self, partition: Partition, offset: i64) -> Result<(), Error> {
+        self.ask("start to read a log", |_| ())?;
+        self.started().insert(partition, offset);
+        Ok(())
+    }
+
+    fn stop(&mut self, partition: Partition) -> Result<(), Error> {
+        self.started().remove(&partition);
+        Ok(())
+    }
+
+    fn poll(&self, timeout: Duration) -> Result<Option<Fetched>, Error> {
+        let mut world = self.sim.world();
+        world.advance(POLL_COST);
+        let deadline = world.now + timeout;
+        loop {
+            if world.is_reachable(self.sim.process) {
+                let mut started = self.started();
+                let places = started.iter_mut().map(|(at, next)| (*at, next));
+                if let Some(fetched) = fetch(&mut world, places) {
+                    return Ok(Some(fetched));
+                }
+            }
+            if world.now >= deadline {
+                return Ok(None);
+            }
+            let next = world.next_event_at().min(deadline);
+            world.advance_to(next);
+        }
+    }
+
+    fn position(&self, partition: Partition) -> Result<i64, Error> {
+        Ok(self.started().get(&partition).copied().unwrap_or(0))
+    }
+}

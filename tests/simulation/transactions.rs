@@ -1,0 +1,268 @@
+//! The transaction coordinator: ids and epochs, the state of each transaction, markers that reach
+//! each partition at a time of its own, and time-outs.
+//!
+//! Requests carry an epoch and no number, as those of clients without the second part of KIP-890
+//! do: the coordinator cannot tell a late one from one of the next transaction.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use settle::broker::Partition;
+
+use crate::group::Membership;
+use crate::log::Payload;
+use crate::world::{Code, Event, World};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+const SCAN: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Empty,
+    Ongoing,
+    /// Decided; markers are under way.
+    Ending {
+        commit: bool,
+    },
+    Ended {
+        commit: bool,
+    },
+}
+
+/// What the coordinator keeps of a transactional id.
+#[derive(Debug)]
+pub struct Transactional {
+    pub producer: u64,
+    pub epoch: i32,
+    pub state: State,
+    pub number: u64,
+    begun: Duration,
+    partitions: BTreeSet<Partition>,
+    has_offsets: bool,
+}
+
+/// A producer as its requests name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    pub id: String,
+    pub producer: u64,
+    pub epoch: i32,
+}
+
+impl World {
+    /// `InitProducerId`.
+    pub fn initialise(&mut self, id: &str) -> Result<Holder, Code> {
+        let next = self.transactional.len() as u64;
+        let now = self.now;
+        let known = self
+            .transactional
+            .entry(id.to_owned())
+            .or_insert_with(|| Transactional {
+                producer: next,
+                epoch: -1,
+                state: State::Empty,
+                number: 0,
+                begun: now,
+                partitions: BTreeSet::new(),
+                has_offsets: false,
+            });
+        match known.state {
+            State::Ending { .. } => Err(Code::Concurrent),
+            State::Ongoing => {
+                known.epoch += 1;
+                self.decide(id, false);
+                Err(Code::Concurrent)
+            }
+            State::Empty | State::Ended { .. } => {
+                known.epoch += 1;
+                known.state = State::Empty;
+                let holder = Holder {
+                    id: id.to_owned(),
+                    producer: known.producer,
+                    epoch: known.epoch,
+                };
+                self.note(|| format!("{id} has epoch {}", holder.epoch));
+                Ok(holder)
+            }
+        }
+    }
+
+    fn held(&mut self, holder: &Holder) -> Result<&mut Transactional, Code> {
+        let known = self.transactional.get_mut(&holder.id);
+        let known = known.expect("it was initialised");
+        if known.epoch == holder.epoch {
+            Ok(known)
+        } else {
+            Err(Code::Fenced)
+        }
+    }
+
+    /// `AddPartitionsToTxn` and `AddOffsetsToTxn` (no partitions).
+    pub fn add(&mut self, holder: &Holder, partitions: &[Partition]) -> Result<(), Code> {
+        let (now, next) = (self.now, self.last_transaction + 1);
+        let known = self.held(holder)?;
+        let mut is_new = false;
+        match known.state {
+            State::Ending { .. } => return Err(Code::Concurrent),
+            State::Ongoing => {}
+            State::Empty | State::Ended { .. } => {
+                known.state = State::Ongoing;
+                known.number = next;
+                known.begun = now;
+                known.partitions.clear();
+                known.has_offsets = false;
+                is_new = true;
+            }
+        }
+        known.partitions.extend(partitions);
+        known.has_offsets |= partitions.is_empty();
+        if is_new {
+            self.last_transaction = next;
+            self.note(|| format!("transaction {next} of {} begins", holder.id));
+        }
+        Ok(())
+    }
+
+    /// `Produce`, one batch.
+    pub fn produce(
+        &mut self,
+        holder: &Holder,
+        partition: Partition,
+        batch: u64,
+        payloads: &[Payload],
+    ) -> Result<i64, Code> {
+        let timestamp = self.wall_millis();
+        let known = self.held(holder)?;
+        if known.state != State::Ongoing || !known.partitions.contains(&partition) {
+            return Err(Code::InvalidTransactionState);
+        }
+        let number = known.number;
+        let log = self.logs.get_mut(&partition).expect("a known partition");
+        let writer = (holder.producer, holder.epoch, batch);
+        let base = log.append_batch(writer, payloads, timestamp, number);
+        self.note(|| {
+            let count = payloads.len();
+            format!("transaction {number}: {count} records to {partition:?} at {base}")
+        });
+        Ok(base)
+    }
+
+    /// `TxnOffsetCommit`.
+    pub fn put_offsets(
+        &mut self,
+        holder: &Holder,
+        offsets: &[(Partition, i64)],
+        membership: &Membership,
+    ) -> Result<(), Code> {
+        self.group.check(membership)?;
+        let known = self.held(holder)?;
+        if known.state != State::Ongoing || !known.has_offsets {
+            return Err(Code::InvalidTransactionState);
+        }
+        let number = known.number;
+        let pending = self.group.pending.entry(number).or_default();
+        pending.extend(offsets.iter().copied());
+        self.note(|| format!("transaction {number}: offsets {offsets:?}"));
+        Ok(())
+    }
+
+    /// `EndTxn`.
+    pub fn end(&mut self, holder: &Holder, commit: bool) -> Result<(), Code> {
+        let known = self.held(holder)?;
+        match known.state {
+            State::Ongoing => {
+                self.decide(&holder.id, commit);
+                Ok(())
+            }
+            State::Ending { commit: ending } if ending == commit => Err(Code::Concurrent),
+            State::Ended { commit: ended } if ended == commit => Ok(()),
+            _ => Err(Code::InvalidTransactionState),
+        }
+    }
+
+    /// Decides the open transaction of an id, and sends the markers on their ways.
+    fn decide(&mut self, id: &str, commit: bool) {
+        let known = self.transactional.get_mut(id).expect("it has one open");
+        known.state = State::Ending { commit };
+        let transaction = known.number;
+        let mut places: Vec<Option<Partition>> =
+            known.partitions.iter().copied().map(Some).collect();
+        if known.has_offsets {
+            places.push(None);
+        }
+        if commit {
+            let next = self.commits.len() as u64 + 1;
+            self.commits.insert(transaction, next);
+        }
+        self.note(|| format!("transaction {transaction} of {id}: commit {commit}"));
+        if places.is_empty() {
+            self.transactional
+                .get_mut(id)
+                .expect("it has one open")
+                .state = State::Ended { commit };
+        }
+        for place in places {
+            let is_late = self.chance(self.faults.late_marker);
+            let delay = if is_late {
+                self.millis(20..2500)
+            } else {
+                self.millis(0..4)
+            };
+            let event = Event::Marker {
+                id: id.to_owned(),
+                transaction,
+                place,
+            };
+            self.schedule(delay, event);
+        }
+    }
+
+    /// A marker arrives; `None` is the partition of the group's offsets.
+    pub fn mark(&mut self, id: &str, transaction: u64, place: Option<Partition>) {
+        let timestamp = self.wall_millis();
+        let known = self.transactional.get_mut(id).expect("it has one ending");
+        let State::Ending { commit } = known.state else {
+            unreachable!("a transaction ends when all its markers are there");
+        };
+        if let Some(partition) = place {
+            known.partitions.remove(&partition);
+            let log = self.logs.get_mut(&partition).expect("a known partition");
+            log.mark(known.producer, transaction, commit, timestamp);
+        } else {
+            known.has_offsets = false;
+            self.group.mark(transaction, commit);
+        }
+        if known.partitions.is_empty() && !known.has_offsets {
+            known.state = State::Ended { commit };
+        }
+    }
+
+    /// Aborts what has been open for too long, with a new epoch.
+    pub fn expire_transactions(&mut self) {
+        self.schedule(SCAN, Event::Timeouts);
+        let now = self.now;
+        let expired: Vec<String> = self
+            .transactional
+            .iter()
+            .filter(|(_, known)| known.state == State::Ongoing && now > known.begun + TIMEOUT)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in expired {
+            self.trouble("transaction timed out", || id.clone());
+            let known = self.transactional.get_mut(&id).expect("just found");
+            known.epoch += 1;
+            self.decide(&id, false);
+        }
+    }
+
+    /// Offsets of the group as the coordinators have decided them, markers or not.
+    pub fn decided_offsets(&self) -> BTreeMap<Partition, i64> {
+        let mut offsets = self.group.offsets.clone();
+        for (transaction, pending) in &self.group.pending {
+            if self.commits.contains_key(transaction) {
+                offsets.extend(pending);
+            }
+        }
+        offsets
+    }
+}
