@@ -30,6 +30,7 @@ const LONG_SESSION: &str = "60000";
 const SHORT_SESSION: &str = "3000";
 const KILLS_MAX: usize = 20;
 const LOST_ENOUGH: usize = 2;
+const WRITTEN_ENOUGH: i64 = 100;
 /// As brokers have it when nothing is said. One that is killed comes back when it is over.
 const DEFAULT_SESSION: &str = "9000";
 
@@ -141,16 +142,17 @@ fn markers_that_are_lost_with_a_broker_are_written_again() {
     });
 }
 
-/// Until settlements are being written.
+/// Until more settlements are being written than an end that is written again would add.
 fn wait_writing(pipeline: &Pipeline) {
     let (bootstrap, topic) = (pipeline.bootstrap(), &pipeline.names.settlements);
-    let mut last = None;
+    let mut first = None;
     wait::until("settlements are written", LIMIT, || {
         let Ok(bounds) = topics_reader::bounds(&bootstrap, topic) else {
             return Ok(None); // It has just come back.
         };
         let written = bounds.iter().map(|(_, high)| high).sum::<i64>();
-        Ok((*last.get_or_insert(written) < written).then_some(()))
+        let added = written - *first.get_or_insert(written);
+        Ok((added >= WRITTEN_ENOUGH).then_some(()))
     })
     .unwrap();
 }

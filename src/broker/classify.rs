@@ -53,15 +53,6 @@ impl Error {
             reaction,
         }
     }
-
-    /// The same where nothing was begun that had to be recovered from.
-    #[must_use]
-    pub fn waiting(self) -> Self {
-        Self {
-            reaction: Reaction::Wait,
-            ..self
-        }
-    }
 }
 
 impl Injected for Error {

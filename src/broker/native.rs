@@ -523,6 +523,17 @@ pub struct Membership {
 }
 
 impl Membership {
+    /// Metadata of a group without a member.
+    pub(super) fn nobody(group: &str) -> Self {
+        let group = CString::new(group).expect("the application id is checked");
+        // SAFETY: the name is zero-terminated and copied; the metadata is ours to destroy, which
+        // `Drop` does.
+        let metadata = unsafe { rd::rd_kafka_consumer_group_metadata_new(group.as_ptr()) };
+        Self {
+            metadata: NonNull::new(metadata).expect("memory for a few words"),
+        }
+    }
+
     /// Fetches it. A member without generation or id is refused here, because the broker would
     /// not check it at all.
     pub(super) fn of(consumer: *mut rd::rd_kafka_t) -> Result<Self, Error> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::broker::classify::Error;
 use crate::broker::client::Settings;
 use crate::broker::mark::{Mark, Marks};
-use crate::broker::native::Outgoing;
+use crate::broker::native::{Membership, Outgoing};
 use crate::broker::scan::{self, Isolation, Range};
 use crate::broker::{Bounds, Partition, Record, consumer, monitor, producer, reader};
 
@@ -36,6 +36,10 @@ pub trait Port: Clone + Send + Sized + 'static {
         ranges: &[Range],
         visit: impl FnMut(&Record, Option<Mark>),
     ) -> Result<(), Error>;
+
+    /// Membership of nobody: the broker checks nothing then. Only for offsets that are going to be
+    /// aborted.
+    fn nobody(&self) -> <Self::Consumer as Consumer>::Membership;
 
     /// Whether another process is the member of the group that `worker` of this process has been.
     fn is_replaced_by_another(&self, worker: usize) -> Result<bool, Error>;
@@ -215,6 +219,10 @@ impl Port for Settings {
         visit: impl FnMut(&Record, Option<Mark>),
     ) -> Result<(), Error> {
         scan::scan(self, isolation, ranges, visit)
+    }
+
+    fn nobody(&self) -> Membership {
+        Membership::nobody(&self.application_id)
     }
 
     fn is_replaced_by_another(&self, worker: usize) -> Result<bool, Error> {

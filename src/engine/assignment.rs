@@ -47,10 +47,18 @@ impl<P: Port> Worker<P> {
                 if *lost {
                     failpoint::hit(Point::Lost);
                 }
+                let mut closed = Ok(());
                 for partition in partitions {
-                    self.close(*partition)?;
+                    let result = self.close(*partition);
+                    if result.is_err() {
+                        self.paused.remove(partition);
+                        self.tasks.remove(*partition, self.desk.as_mut());
+                    }
+                    closed = closed.and(result);
                 }
+                // Whatever has failed: the group waits for the answer.
                 self.consumer.unassign(partitions)?;
+                closed?;
                 failpoint::hit(Point::RevokedAfter);
             }
         }

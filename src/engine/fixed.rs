@@ -17,6 +17,15 @@ pub struct Partitions {
 }
 
 impl Partitions {
+    /// Every partition that the group consumes.
+    pub fn consumed(self) -> Vec<Partition> {
+        let topics = [(Topic::Source, self.source), (Topic::Bases, self.bases)];
+        let partitions = topics
+            .into_iter()
+            .flat_map(|(topic, count)| (0..count).map(move |number| Partition::new(topic, number)));
+        partitions.collect()
+    }
+
     /// Every partition that a worker may write to.
     pub fn written(self) -> Vec<Partition> {
         let topics = [

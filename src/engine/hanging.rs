@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::broker::mark::Mark;
 use crate::broker::native::Outgoing;
-use crate::broker::port::{GroupOffsets, Port, Producer as _, Reader as _};
+use crate::broker::port::{GroupOffsets, Port, Producer, Reader as _};
 use crate::broker::scan::{Isolation, Range};
 use crate::broker::transaction::Transaction;
 use crate::broker::{Partition, Topic};
@@ -68,8 +68,29 @@ impl<P: Port> Search<'_, P> {
     /// Ends what hangs of the producer's transactional id. The producer is initialised and has no
     /// transaction open, so nothing undecided of its id can be alive.
     pub fn end(&self, producer: &mut P::Producer) -> Result<Found, Failure> {
+        self.withdraw_offsets(producer)?;
         let stables = self.stuck()?;
         self.end_in(&stables, producer)
+    }
+
+    /// Offsets of the group that stay undecided are taken back, if they are of this id: the position
+    /// records say what their transaction came to.
+    fn withdraw_offsets(&self, producer: &mut P::Producer) -> Result<(), Failure> {
+        let partitions = self.fixed.partitions.consumed();
+        let GroupOffsets::Undecided(offsets) = self.reader.committed(&partitions)? else {
+            return Ok(());
+        };
+        tracing::warn!(
+            transactional_id = producer.transactional_id(),
+            "offsets of the group are part of an undecided transaction; withdrawing those of this id"
+        );
+        let places = partitions.into_iter().zip(offsets);
+        let places: Vec<(Partition, i64)> = places
+            .map(|(partition, offset)| (partition, offset.unwrap_or(0)))
+            .collect();
+        let nobody = self.port.nobody();
+        begin(producer)?.withdraw_offsets(&places, &nobody)?;
+        Ok(())
     }
 
     /// Logs with undecided records, each with its stable end.
@@ -122,7 +143,7 @@ impl<P: Port> Search<'_, P> {
                 transaction = %mark, committed, partitions = places.join(" "),
                 "a broker has lost markers of this transaction; ending it again"
             );
-            let mut transaction = Transaction::begin(producer)?;
+            let mut transaction = begin(producer)?;
             for partition in &partitions {
                 transaction.send(&Outgoing {
                     partition: *partition,
@@ -211,6 +232,14 @@ impl<P: Port> Search<'_, P> {
         })?;
         Ok(is_seen)
     }
+}
+
+/// Begins a transaction; an earlier one of the same search may have left the producer suspect.
+fn begin<P: Producer>(producer: &mut P) -> Result<Transaction<'_, P>, Failure> {
+    if !producer.is_trusted() {
+        producer.replace()?;
+    }
+    Ok(Transaction::begin(producer)?)
 }
 
 /// The task of a position record, and its next source offset.
@@ -313,6 +342,7 @@ impl<P: Port> Worker<P> {
         }
         self.lookout.behind_since = None;
         self.lookout.is_due = false;
-        Ok(found == Found::Nothing || self.producer.is_trusted())
+        // What was ended again may have left the producer suspect.
+        Ok(self.producer.is_trusted())
     }
 }

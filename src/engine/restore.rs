@@ -9,10 +9,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::broker::classify::Error;
 use crate::broker::port::{Consumer as _, Fetched as _, GroupOffsets, Port, Reader as _};
 use crate::broker::scan::{Isolation, Range};
-use crate::broker::transaction::Transaction;
 use crate::broker::{Bounds, Partition, Record, Topic};
 use crate::clock;
 use crate::codec::stored::{POSITION_KEY, Position, TOUCH_KEY};
@@ -60,7 +58,9 @@ impl<P: Port> Worker<P> {
         if new.is_empty() {
             return Ok(());
         }
-        let offsets = self.group_offsets(&new)?;
+        // An undecided transaction of another's is not waited for: the changelog is.
+        let (GroupOffsets::Stable(offsets) | GroupOffsets::Undecided(offsets)) =
+            self.reader.committed(&new)?;
         failpoint::fail::<Failure>(Point::RestoreOffsets)?;
         for (partition, group) in new.into_iter().zip(offsets) {
             self.open(partition)?;
@@ -69,31 +69,6 @@ impl<P: Port> Worker<P> {
             self.tasks.lives.insert(partition, Life::Restoring(restore));
         }
         Ok(())
-    }
-
-    /// The group's offsets of these partitions. A transaction that is over can have left offsets
-    /// undecided (docs/kafka.md, section 7): one of ours is taken back, for the position records
-    /// say what it came to. Another's is not waited for either.
-    fn group_offsets(&mut self, partitions: &[Partition]) -> Result<Vec<Option<i64>>, Failure> {
-        let offsets = match self.reader.committed(partitions)? {
-            GroupOffsets::Stable(offsets) => return Ok(offsets),
-            GroupOffsets::Undecided(offsets) => offsets,
-        };
-        tracing::warn!(
-            worker = self.number,
-            "the group's offsets are part of an undecided transaction; withdrawing them if they \
-             are of this instance, and going on from the positions in the changelogs"
-        );
-        let places = partitions.iter().zip(&offsets);
-        let places: Vec<(Partition, i64)> = places
-            .map(|(partition, offset)| (*partition, offset.unwrap_or(0)))
-            .collect();
-        let membership = self.consumer.membership().map_err(Error::waiting)?;
-        let transaction = Transaction::begin(&mut self.producer)?;
-        transaction.withdraw_offsets(&places, &membership)?;
-        let (GroupOffsets::Stable(offsets) | GroupOffsets::Undecided(offsets)) =
-            self.reader.committed(partitions)?;
-        Ok(offsets)
     }
 
     fn begin_restore(

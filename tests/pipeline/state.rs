@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use chaos::cluster::instance::get_status;
 use chaos::cluster::wait;
 
 use crate::line::{LIMIT, Line, count, day, plain};
@@ -191,10 +192,15 @@ fn an_end_while_the_duplicate_window_is_read_again_lets_the_next_start_read_it_a
     for _ in 0..ENDS {
         let before = begun(&line);
         line.instances[0].restart().unwrap();
-        wait::until("the window being read", LIMIT, || {
-            Ok((begun(&line) > before).then_some(()))
+        let is_read_again = wait::until("the window being read", LIMIT, || {
+            let is_ready = get_status(line.instances[0].address(), "/readyz").ok() == Some(200);
+            let has_begun = begun(&line) > before;
+            Ok((has_begun || is_ready).then_some(has_begun))
         })
         .unwrap();
+        if !is_read_again {
+            break; // The last end came after all of it.
+        }
         thread::sleep(Duration::from_millis(rng.u64(..150)));
         line.terminate(0);
     }

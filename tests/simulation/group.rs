@@ -86,6 +86,10 @@ impl Group {
 
     /// What the coordinator checks before it takes offsets.
     pub fn check(&self, membership: &Membership) -> Result<(), Code> {
+        // A broker checks nothing of who names no member.
+        if membership.generation < 0 {
+            return Ok(());
+        }
         match self.statics.get(&membership.instance) {
             Some(member) if *member != membership.member => return Err(Code::FencedInstance),
             _ => {}
@@ -97,6 +101,15 @@ impl Group {
             return Err(Code::IllegalGeneration);
         }
         Ok(())
+    }
+
+    pub fn has_ownerless(&self) -> bool {
+        let owned: usize = self
+            .members
+            .values()
+            .map(|member| member.assigned.len())
+            .sum();
+        !self.members.is_empty() && owned < self.partitions.len()
     }
 
     pub fn has_pending(&self, partition: Partition) -> bool {
@@ -305,6 +318,20 @@ impl World {
             }
             self.want_round();
         }
+    }
+
+    /// The members of the group as they stand, for people.
+    pub fn members(&self) -> String {
+        let wanted = self.group.round_wanted;
+        let members = self.group.members.iter().map(|(id, member)| {
+            let client = &self.clients[member.client];
+            format!(
+                "member {id} of client {} (process {}, alive {}, fenced {}, unanswered {}, changes {:?}): {:?}",
+                member.client, client.process, client.alive, client.fenced, client.unanswered, client.changes, member.assigned
+            )
+        });
+        let members = members.collect::<Vec<_>>().join("; ");
+        format!("round wanted {wanted}; {members}")
     }
 
     /// A person resets an offset of the group, or it expires.

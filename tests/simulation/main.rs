@@ -27,7 +27,7 @@ use std::thread;
 use crate::run::{Outcome, run};
 
 /// What `./dev test` runs; `SIMULATION_SEEDS` says otherwise.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 3000;
 
 fn setting(name: &str) -> Option<u64> {
     let text = env::var(name).ok()?;

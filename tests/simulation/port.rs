@@ -64,6 +64,14 @@ impl Port for Sim {
         Producer::new(self.clone(), transactional_id)
     }
 
+    fn nobody(&self) -> Membership {
+        Membership {
+            member: u64::MAX,
+            generation: -1,
+            instance: String::new(),
+        }
+    }
+
     fn scan(
         &self,
         isolation: Isolation,

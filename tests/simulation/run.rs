@@ -148,7 +148,8 @@ fn to_rest(shared: &Arc<Shared>, window: Duration) -> Result<(), String> {
         match oracle::check(shared, window)? {
             None => return Ok(()),
             Some(unfinished) if now >= deadline => {
-                return Err(format!("no rest after {REST:?}: {unfinished}"));
+                let group = shared.world().members();
+                return Err(format!("no rest after {REST:?}: {unfinished}; {group}"));
             }
             Some(_) => {}
         }

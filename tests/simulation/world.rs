@@ -265,9 +265,13 @@ impl World {
         process.running && !process.frozen && self.now >= process.cut_until
     }
 
-    /// Tells every process who is a member of the group.
+    /// Tells every process who is a member of the group, and has it balanced again when a partition
+    /// has no owner, as `broker/ownerless.rs` does.
     fn monitor(&mut self) {
         self.schedule(Duration::from_secs(1), Event::Monitor);
+        if self.group.has_ownerless() {
+            self.want_round();
+        }
         let members = self.group.members.values();
         let ids: BTreeSet<String> = members
             .map(|member| transactional_id(self.clients[member.client].process))
