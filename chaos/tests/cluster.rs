@@ -188,7 +188,7 @@ fn an_instance_gets_its_configuration_and_ends_as_told() {
     let directory = Scratch::new().unwrap();
     let binary = stand_in(
         directory.path(),
-        r#"cat "$3"; trap 'exit 7' TERM; while :; do sleep 0.02; done"#,
+        r#"trap 'exit 7' TERM; cat "$3"; while :; do sleep 0.02; done"#,
     );
     let names = Names::unique("instance");
     let options = cluster.instance(binary, "settle-0", &names).unwrap();

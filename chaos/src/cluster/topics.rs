@@ -217,13 +217,14 @@ impl Topics {
             .collect()
     }
 
+    /// Until every partition is known and its leader answers for it.
     fn await_partitions(&self, name: &str, partitions: i32) -> Result<()> {
         wait::until(&format!("the creation of {name}"), LIMIT, || {
             Ok(match self.partitions(name)? {
                 Some(count) if count != partitions => {
                     bail!("the topic {name} has {count} partitions instead of {partitions}")
                 }
-                Some(_) => Some(()),
+                Some(_) => self.ends(name, Isolation::Committed).is_ok().then_some(()),
                 None => None,
             })
         })
