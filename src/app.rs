@@ -87,31 +87,41 @@ fn start_error(attempt: &'static str) -> impl FnOnce(std::io::Error) -> Error {
 pub fn run(config: &Config) -> Result<(), Error> {
     failpoint::listen();
     let directory = Arc::new(Directory::open(&config.state.directory)?);
-    let topics = topics::ensure(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(start_error("start the runtime"))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let has_begun = Arc::new(AtomicBool::new(false));
+    stop_on_signal(&runtime, &stop, &has_begun)?;
+    let topics = topics::ensure(config)?;
+    has_begun.store(true, Ordering::SeqCst);
     metrics::install();
     runtime.spawn(metrics::upkeep());
-    let stop = Arc::new(AtomicBool::new(false));
-    stop_on_signal(&runtime, &stop)?;
     let result = run_parts(config, &directory, topics, runtime.handle(), &stop);
     runtime.shutdown_background();
     result
 }
 
-/// SIGTERM and SIGINT ask for an orderly end.
-fn stop_on_signal(runtime: &tokio::runtime::Runtime, stop: &Arc<AtomicBool>) -> Result<(), Error> {
+/// SIGTERM and SIGINT ask for an orderly end. Before anything has begun there is nothing to end.
+#[expect(clippy::exit, reason = "nothing holds anything that must be put down")]
+fn stop_on_signal(
+    runtime: &tokio::runtime::Runtime,
+    stop: &Arc<AtomicBool>,
+    has_begun: &Arc<AtomicBool>,
+) -> Result<(), Error> {
     use tokio::signal::unix::{SignalKind, signal};
     let _entered = runtime.enter();
     for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
         let mut signals = signal(kind).map_err(start_error("listen for signals"))?;
-        let stop = Arc::clone(stop);
+        let (stop, has_begun) = (Arc::clone(stop), Arc::clone(has_begun));
         runtime.spawn(async move {
             while signals.recv().await.is_some() {
                 tracing::info!("asked to stop");
+                if !has_begun.load(Ordering::SeqCst) {
+                    std::process::exit(i32::from(Exit::Clean.code()));
+                }
                 stop.store(true, Ordering::SeqCst);
             }
         });
