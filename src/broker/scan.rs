@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message};
-use rdkafka::topic_partition_list::Offset;
 
 use crate::broker::classify::{self, Error, Reaction, Stop};
 use crate::broker::client::{CALL_TIMEOUT, Quiet, Settings, list};
 use crate::broker::mark::{MARK_HEADER, Mark};
-use crate::broker::{Partition, Record};
+use crate::broker::{Partition, Record, Topic};
 use crate::clock;
 
 /// A scan that comes no further for so long has failed.
@@ -45,34 +45,46 @@ pub struct Range {
 
 /// Shows the records of these ranges, each with its mark where it has one. Ranges must lie inside
 /// their logs, and below the stable end for committed records.
-pub(super) fn scan(
+pub fn scan(
     settings: &Settings,
     isolation: Isolation,
     ranges: &[Range],
     mut visit: impl FnMut(&Record, Option<Mark>),
 ) -> Result<(), Error> {
+    let mut by_topic: BTreeMap<Topic, BTreeMap<i32, Range>> = BTreeMap::new();
+    for range in ranges.iter().filter(|range| range.from < range.to) {
+        let Partition { topic, number } = range.partition;
+        by_topic.entry(topic).or_default().insert(number, *range);
+    }
+    // The library tells the end of a partition by its number alone.
+    for (topic, open) in by_topic {
+        scan_topic(settings, isolation, (topic, open), &mut visit)?;
+    }
+    Ok(())
+}
+
+fn scan_topic(
+    settings: &Settings,
+    isolation: Isolation,
+    (topic, mut open): (Topic, BTreeMap<i32, Range>),
+    visit: &mut impl FnMut(&Record, Option<Mark>),
+) -> Result<(), Error> {
     let attempt = "look at a part of a log";
     let classified = |error| classify::call(attempt, &error);
-    let mut open: BTreeMap<Partition, i64> = ranges
-        .iter()
-        .filter(|range| range.from < range.to)
-        .map(|range| (range.partition, range.to))
-        .collect();
-    if open.is_empty() {
-        return Ok(());
-    }
     let names = &settings.topics;
+    // Where nothing but markers and aborted records is left, only the end tells that it was passed:
+    // a position is none before the first record that is shown.
     let client: BaseConsumer<Quiet> = settings
         .reader("scan", isolation.as_str())
+        .set("enable.partition.eof", "true")
         .create_with_context(Quiet)
         .map_err(|error| Error::new(attempt, error, Reaction::Stop(Stop::Failed)))?;
     // Without metadata the library waits a second before it asks for the leaders.
     client
-        .fetch_metadata(None, CALL_TIMEOUT)
+        .fetch_metadata(Some(names.of(topic)), CALL_TIMEOUT)
         .map_err(classified)?;
-    let starts = ranges
-        .iter()
-        .filter(|range| range.from < range.to)
+    let starts = open
+        .values()
         .map(|range| (range.partition, Some(range.from)));
     client.assign(&list(names, starts)).map_err(classified)?;
     let mut moved_at = clock::now();
@@ -80,19 +92,19 @@ pub(super) fn scan(
         match client.poll(POLL_WAIT) {
             Some(Ok(message)) => {
                 moved_at = clock::now();
-                let topic = names.role(message.topic());
-                let topic = topic.expect("only topics of the service are read");
-                let partition = Partition::new(topic, message.partition());
-                let Some(to) = open.get(&partition) else {
+                let Some(range) = open.get(&message.partition()) else {
                     continue;
                 };
-                if message.offset() < *to {
-                    visit(&record(&message, partition), mark(&message));
+                if message.offset() < range.to {
+                    visit(&record(&message, range.partition), mark(&message));
                 }
-                if message.offset() + 1 >= *to {
-                    open.remove(&partition);
+                if message.offset() + 1 >= range.to {
+                    open.remove(&message.partition());
                 }
-                continue;
+            }
+            Some(Err(KafkaError::PartitionEOF(number))) => {
+                moved_at = clock::now();
+                open.remove(&number);
             }
             Some(Err(error)) => {
                 if let Some(failure) = classify::poll(&error) {
@@ -101,17 +113,6 @@ pub(super) fn scan(
                 tracing::debug!(%error, attempt);
             }
             None => {}
-        }
-        // Markers and aborted records are not shown; the position passes them.
-        let positions = client.position().map_err(classified)?;
-        let before = open.len();
-        open.retain(|partition, to| {
-            let element =
-                positions.find_partition(names.of(partition.topic), partition.number);
-            !matches!(element.map(|element| element.offset()), Some(Offset::Offset(at)) if at >= *to)
-        });
-        if open.len() < before {
-            moved_at = clock::now();
         }
         if clock::now().saturating_sub(moved_at) > STANDSTILL {
             return Err(Error::new(attempt, "it does not go on", Reaction::Wait));
