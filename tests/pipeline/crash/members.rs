@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
+use chaos::cluster::wait;
 use settle::failpoint::Point;
 
 use crate::crash::by::{By, reached};
 use crate::crash::{RATE, armed, await_death, name, restart_armed};
-use crate::line::Line;
+use crate::line::{LIMIT, Line};
 use crate::moving::{progress, under_load_of};
 
 /// An instance dies at the k-th time that a joining one takes partitions from it.
@@ -41,14 +42,25 @@ fn die_when_lost(point: Point) {
     let tail = line.tail();
     under_load_of(&mut line, 82, RATE, |line| {
         progress(&tail, "the start");
+        let before = assigned(line, 1);
         line.instances[0].pause();
-        progress(&tail, "the freeze");
+        wait::until("the partitions being given away", LIMIT, || {
+            Ok((assigned(line, 1) > before).then_some(()))
+        })
+        .unwrap();
         line.instances[0].resume();
         await_death(&line.instances[0], &specification);
         restart_armed(line, 0, "");
         line.wait_ready();
     });
     line.prove();
+}
+
+/// How often an instance has been given partitions.
+fn assigned(line: &Line, index: usize) -> usize {
+    let log = line.log(index);
+    let given = |line: &&str| line.contains("\"partitions assigned\"") && line.contains("number: ");
+    log.lines().filter(given).count()
 }
 
 /// An instance dies as it ends what a dead one has left, so that a third start has to.
