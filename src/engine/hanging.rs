@@ -6,8 +6,7 @@
 //! decides them, whatever the first decision was. So before an id commits anything, its records
 //! that hang are looked for, and ended the way the rest of their transaction was: committed when
 //! any trace of it is committed, else aborted, which undoes a transaction that nobody has seen.
-//! Where the trace is the only one that is left, local state can be ahead of the log for a moment;
-//! restoring finds that (I3).
+//! Local state may hold what was undone so; restoring finds that (I3).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
