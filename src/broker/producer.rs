@@ -48,6 +48,11 @@ impl Producer {
         Self::with(config, settings, transactional_id.to_owned())
     }
 
+    /// One of a tool of the operator: only one process holds a tool's transactional id at a time.
+    pub fn tool(settings: &Settings, tool: &str) -> Self {
+        Self::with(settings.tool(tool), settings, settings.tool_id(tool))
+    }
+
     fn with(config: ClientConfig, settings: &Settings, transactional_id: String) -> Self {
         let mut producer = Self {
             marks: Marks::new(transactional_id),

@@ -57,7 +57,7 @@ pub(super) enum Command {
     Verify(VerifyArguments),
     /// Tell every fact about one payment: received, decided, dated, counted, stored
     Explain(ExplainArguments),
-    /// Look at the messages that are no payments
+    /// Look at the messages that are no payments, or send one again
     #[command(subcommand, arg_required_else_help = true)]
     DeadLetters(LettersCommand),
 }
@@ -135,6 +135,63 @@ pub(super) enum LettersCommand {
         #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
         output: Output,
     },
+    /// Send the message of one of them to the source again, once
+    #[command(long_about = REPLAY)]
+    Replay(ReplayArguments),
+}
+
+const REPLAY: &str = "\
+Send the message of a dead letter to the source again, once.
+
+The same key and bytes are written to the end of the same partition of the source topic, with headers that name the \
+first place of the message, who had it sent, and why. The service takes it as any other record: it gets an outcome of \
+its own. Without --yes nothing is changed: what would be done is printed.
+
+A message can be replayed ONE time, ever: the source partition is searched first, from the message to its end, and two \
+operators cannot do it at once. Refused are a message that was replayed before, one whose part of the source is deleted \
+by now, and a dead letter that was cut (header settle-truncated).
+
+Helps where the message is read differently today: after an upgrade, or after a change of the configuration. What is \
+still no payment becomes a dead letter again; `read as` in the answer says so beforehand. A payment that overflowed its \
+total (AMOUNT_OVERFLOW) is the first of its id, so inside dedup.window the replay would be excluded as its DUPLICATE: it \
+is refused until the window is over, and needs a source topic that is kept for longer than that.
+
+If the answer is lost on the way (exit 69, \"whether it was written is not known\"), run the same command again.";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ReplayArguments {
+    /// Partition of the source
+    pub(super) partition: i32,
+    /// Offset in the source
+    pub(super) offset: i64,
+    /// Who has it sent again; kept with the message
+    #[arg(long, value_name = "NAME")]
+    pub(super) by: String,
+    /// Why; kept with the message
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: String,
+    #[command(flatten)]
+    pub(super) consent: Consent,
+    /// How the answer looks
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub(super) output: Output,
+}
+
+/// Of commands that change something.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct Consent {
+    /// Do it; without this the command only says what it would do
+    #[arg(long)]
+    yes: bool,
+    /// Only say what would be done, which is the default
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+}
+
+impl Consent {
+    pub(super) fn is_given(self) -> bool {
+        self.yes && !self.dry_run
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

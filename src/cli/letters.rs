@@ -1,10 +1,11 @@
 //! `settle dead-letters`.
 
-use crate::cli::arguments::{LettersCommand, Output};
+use crate::cli::arguments::{LettersCommand, Output, ReplayArguments};
 use crate::cli::{Error, complain, pretty, print};
 use crate::config::Loaded;
 use crate::exit::Exit;
 use crate::inspect::letters;
+use crate::operate::replay::{self, Request};
 
 pub(super) fn execute(wanted: &LettersCommand, loaded: &Loaded) -> Result<Exit, Error> {
     match wanted {
@@ -51,5 +52,22 @@ pub(super) fn execute(wanted: &LettersCommand, loaded: &Loaded) -> Result<Exit, 
             }
             Ok(Exit::Clean)
         }
+        LettersCommand::Replay(wanted) => replay(wanted, loaded),
     }
+}
+
+fn replay(wanted: &ReplayArguments, loaded: &Loaded) -> Result<Exit, Error> {
+    let request = Request {
+        partition: wanted.partition,
+        offset: wanted.offset,
+        by: wanted.by.clone(),
+        reason: wanted.reason.clone(),
+        is_meant: wanted.consent.is_given(),
+    };
+    let done = replay::replay(&loaded.config, &request)?;
+    match wanted.output {
+        Output::Text => print(&done.text())?,
+        Output::Json => print(&pretty(&done))?,
+    }
+    Ok(Exit::Clean)
 }

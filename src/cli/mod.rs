@@ -23,6 +23,7 @@ use crate::cli::arguments::{Arguments, Command, ConfigCommand};
 use crate::config::problem::Errors;
 use crate::config::{Loaded, default_file};
 use crate::exit::Exit;
+use crate::operate;
 use crate::telemetry;
 
 /// Read when no other file is named, if it is there.
@@ -39,6 +40,8 @@ enum Error {
     Topics(#[from] crate::topics::Error),
     #[error(transparent)]
     Verify(#[from] crate::verify::Error),
+    #[error(transparent)]
+    Operate(#[from] operate::Error),
     #[error("write to standard output: {0}")]
     Output(#[from] io::Error),
 }
@@ -49,6 +52,7 @@ impl Error {
             Error::Config(_) | Error::Telemetry(_) => Exit::Configuration,
             Error::Topics(error) => error.exit(),
             Error::Verify(error) => error.exit(),
+            Error::Operate(error) => error.exit(),
             // The reader of a pipe has seen enough.
             Error::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Clean,
             Error::Output(_) => Exit::Failed,

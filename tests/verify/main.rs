@@ -17,5 +17,6 @@ mod inspect;
 #[path = "../pipeline/line.rs"]
 mod line;
 mod live;
+mod replay;
 #[path = "../pipeline/turn.rs"]
 mod turn;
