@@ -138,8 +138,8 @@
 //! | [`telemetry`] | logs |
 //! | [`app`] | puts the parts together |
 //! | [`verify`] | proves from the committed topics that the promises hold; shares no decision with the above |
-//! | [`inspect`] | explains one payment, lists dead letters |
-//! | [`operate`] | what an operator changes: replays a dead letter |
+//! | [`inspect`] | looks for an operator: payments, dead letters, instances, positions, rules |
+//! | [`operate`] | what an operator writes: a dead letter again, a rule |
 //! | [`cli`] | the command line |
 //!
 //! # Simulation

@@ -77,11 +77,16 @@ const LAYERS: &[(&str, &[&str])] = &[
         "verify",
         &["clock", "exit", "config", "codec", "broker", "sink"],
     ),
-    ("inspect", &["config", "codec", "broker", "sink", "verify"]),
+    (
+        "inspect",
+        &[
+            "domain", "exit", "config", "codec", "broker", "state", "sink", "http", "verify",
+        ],
+    ),
     (
         "operate",
         &[
-            "clock", "exit", "config", "codec", "broker", "verify", "inspect",
+            "domain", "clock", "exit", "config", "codec", "broker", "verify", "inspect",
         ],
     ),
     (

@@ -52,14 +52,153 @@ pub(super) enum Command {
     /// Compare the topics with what they should be, or create the missing ones
     #[command(subcommand, arg_required_else_help = true)]
     Topics(TopicsCommand),
+    /// Tell how every instance is, and who owns which partition
+    #[command(long_about = STATUS)]
+    Status(StatusArguments),
+    /// Tell where everything stands that remembers a position
+    #[command(subcommand, arg_required_else_help = true)]
+    Offsets(OffsetsCommand),
     /// Prove from the committed topics and the database that every promise holds
     #[command(long_about = VERIFY)]
     Verify(VerifyArguments),
     /// Tell every fact about one payment: received, decided, dated, counted, stored
     Explain(ExplainArguments),
+    /// Look at the payout rule of a key, publish one, or have it forgotten
+    #[command(subcommand, arg_required_else_help = true)]
+    Rules(RulesCommand),
+    /// Look into the state directory of a stopped instance
+    #[command(subcommand, arg_required_else_help = true, long_about = STATE)]
+    State(StateCommand),
     /// Look at the messages that are no payments, or send one again
     #[command(subcommand, arg_required_else_help = true)]
     DeadLetters(LettersCommand),
+}
+
+const STATUS: &str = "\
+Tell how every instance is, and who owns which partition.
+
+Asks Kafka for the members of the group, and each of their instances for /readyz and /api/status, with http.token if it \
+is set. The instance of this configuration (http.advertise) is asked even if it is no member. Changes nothing.
+
+Exit code 0: all are ready and every partition has an owner. 1: one is not ready, or a partition has no owner. 69: an \
+instance, or Kafka, does not answer.";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct StatusArguments {
+    /// Ask the instance at this host:port only, and not Kafka
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) instance: Option<String>,
+    /// Look again every second, until Ctrl-C
+    #[arg(long)]
+    pub(super) watch: bool,
+    /// How the answer looks; with --watch, JSON has a line for each look
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub(super) output: Output,
+}
+
+const OFFSETS: &str = "\
+Tell where everything stands that remembers a position.
+
+For each partition of the source and of the bases: the consumer group's offset, the position record (which decides where \
+the service goes on), where the log starts and ends, how far the service is behind, and what belongs to open \
+transactions. For each partition that PostgreSQL gets: the next offset there. Where two of them differ, a note says what \
+it means. Reads both changelogs; changes nothing.";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum OffsetsCommand {
+    /// Every position, and what it means where two differ
+    #[command(long_about = OFFSETS)]
+    Show {
+        /// How the answer looks
+        #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+        output: Output,
+    },
+}
+
+const KEY: &str = "merchantNumber/paymentDay/paymentActionType/paymentMethodType, such as \
+    merchant-4436/2025-05-26/PAYMENT/MONEY";
+
+const PUT: &str = "\
+Publish the payout rule of a key.
+
+Writes one record to the key's partition of the rules topic. It is in force for the settlements that are made after the \
+service has read it; those that are made already keep their dates. Without --yes nothing is changed: what is in force \
+and what would be written is printed.";
+
+const FORGET: &str = "\
+Have the payout rule of a key forgotten.
+
+Writes a tombstone to the key's partition of the rules topic. For the next payment of the key the rule service is asked \
+again; settlements that are made already keep their dates. Without --yes nothing is changed: what is in force is printed.";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RulesCommand {
+    /// What is in force for a key, by the committed rules topic
+    Get {
+        #[arg(help = KEY)]
+        rule_key: String,
+        /// How the answer looks
+        #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+        output: Output,
+    },
+    /// Publish the rule of a key
+    #[command(long_about = PUT)]
+    Put {
+        #[arg(help = KEY)]
+        rule_key: String,
+        /// Day on which payments of the key are paid out, such as 2025-06-10
+        #[arg(long, value_name = "DAY")]
+        payout_date: String,
+        /// Day on which they are confirmed
+        #[arg(long, value_name = "DAY")]
+        confirm_date: String,
+        /// Stands in the settlements that the rule dates [default: operator- and the time]
+        #[arg(long, value_name = "ID")]
+        rule_id: Option<String>,
+        #[command(flatten)]
+        consent: Consent,
+        /// How the answer looks
+        #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+        output: Output,
+    },
+    /// Have the rule of a key forgotten; the rule service is asked again
+    #[command(long_about = FORGET)]
+    Forget {
+        #[arg(help = KEY)]
+        rule_key: String,
+        #[command(flatten)]
+        consent: Consent,
+        /// How the answer looks
+        #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+        output: Output,
+    },
+}
+
+const STATE: &str = "\
+Look into the state directory (state.directory) of a stopped instance. Changes nothing in its files.
+
+The files hold what the instance had written down: after an orderly end everything up to the positions that `describe` \
+tells, after a kill up to some seconds less; the log makes up for it at the next start. While an instance runs on the \
+directory it is refused (exit 74).";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum StateCommand {
+    /// Each file: what it belongs to, up to where, how much is in it
+    Describe {
+        /// How the answer looks
+        #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+        output: Output,
+    },
+    /// Total and rule of a key
+    Get {
+        #[arg(help = KEY)]
+        rule_key: String,
+        /// How the answer looks
+        #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+        output: Output,
+    },
+    /// Every total, a line of JSON each
+    Export,
 }
 
 const VERIFY: &str = "\

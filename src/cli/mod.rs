@@ -7,6 +7,9 @@ mod arguments;
 mod config;
 mod explain;
 mod letters;
+mod rules;
+mod state;
+mod status;
 mod topics;
 mod verify;
 
@@ -23,6 +26,7 @@ use crate::cli::arguments::{Arguments, Command, ConfigCommand};
 use crate::config::problem::Errors;
 use crate::config::{Loaded, default_file};
 use crate::exit::Exit;
+use crate::inspect;
 use crate::operate;
 use crate::telemetry;
 
@@ -41,6 +45,8 @@ enum Error {
     #[error(transparent)]
     Verify(#[from] crate::verify::Error),
     #[error(transparent)]
+    State(#[from] inspect::state::Error),
+    #[error(transparent)]
     Operate(#[from] operate::Error),
     #[error("write to standard output: {0}")]
     Output(#[from] io::Error),
@@ -52,6 +58,7 @@ impl Error {
             Error::Config(_) | Error::Telemetry(_) => Exit::Configuration,
             Error::Topics(error) => error.exit(),
             Error::Verify(error) => error.exit(),
+            Error::State(error) => error.exit(),
             Error::Operate(error) => error.exit(),
             // The reader of a pipe has seen enough.
             Error::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Clean,
@@ -128,6 +135,22 @@ fn execute(arguments: &Arguments, environment: &[(String, String)]) -> Result<Ex
         Command::Explain(wanted) => {
             start_logging(arguments, environment)?;
             explain::execute(wanted, &loaded)
+        }
+        Command::Status(wanted) => {
+            start_logging(arguments, environment)?;
+            status::execute(wanted, &loaded)
+        }
+        Command::Offsets(wanted) => {
+            start_logging(arguments, environment)?;
+            status::offsets(wanted, &loaded)
+        }
+        Command::Rules(wanted) => {
+            start_logging(arguments, environment)?;
+            rules::execute(wanted, &loaded)
+        }
+        Command::State(wanted) => {
+            start_logging(arguments, environment)?;
+            state::execute(wanted, &loaded)
         }
         Command::DeadLetters(wanted) => {
             start_logging(arguments, environment)?;

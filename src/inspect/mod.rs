@@ -1,8 +1,13 @@
-//! Looks into what is committed: everything about one payment, and the dead letters. Reads topics
-//! and tables, changes nothing.
+//! Looks, and changes nothing: at what is committed in topics and tables (everything about one
+//! payment, dead letters), and at the running instances.
 
 pub mod explain;
 pub mod letters;
+pub mod offsets;
+pub mod rules;
+pub mod state;
+pub mod status;
+mod table;
 
 use jiff::Timestamp;
 

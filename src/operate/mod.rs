@@ -3,6 +3,7 @@
 //! hold, so that two operators cannot do one thing twice.
 
 pub mod replay;
+pub mod rules;
 
 use crate::broker::classify::{self, Reaction, Stop};
 use crate::broker::client::Settings;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::line::{Line, PARTITIONS};
 
-const DAY: &str = "2025-05-26";
+pub const DAY: &str = "2025-05-26";
 
 pub fn settle(line: &Line, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_settle"))
