@@ -137,6 +137,7 @@ impl Watcher {
             collect(&mut tasks, &of, told.status.as_ref().ok());
             instances.push(instance);
         }
+        instances.sort_by(|a, b| (&a.instance, &a.address).cmp(&(&b.instance, &b.address)));
         let partitions = self.partitions(group.as_ref(), &tasks);
         let without_owner: Vec<String> = partitions
             .iter()
@@ -259,7 +260,7 @@ fn failing(checks: &Value) -> Vec<String> {
 
 fn dependencies(told: &Told) -> BTreeMap<&'static str, Dependency> {
     let named = [
-        ("kafka", "connected"),
+        ("Kafka", "connected"),
         ("rule service", "rules"),
         ("PostgreSQL", "sink"),
     ];

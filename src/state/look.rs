@@ -10,9 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use redb::{
-    Database, DatabaseError, ReadOnlyDatabase, ReadOnlyTable, ReadTransaction,
-    ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition,
-    TableError,
+    Database, DatabaseError, ReadOnlyDatabase, ReadOnlyTable, ReadTransaction, ReadableDatabase,
+    ReadableTable as _, TableDefinition, TableError,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -132,20 +131,14 @@ impl Look {
     /// Hands every rule key of the settle files to `each`, in the order of files and keys.
     pub fn each(&self, mut each: impl FnMut(&str, Held)) -> Result<(), Error> {
         self.settle_files(|file, name, position| {
-            let Some(keys) = file.table(totals::KEYS)? else {
-                return Ok(());
-            };
-            let all = keys.iter();
-            for entry in all.map_err(|error| file.damaged(&error))? {
-                let (key, value) = entry.map_err(|error| file.damaged(&error))?;
+            file.each_key(|key, state| {
                 let held = Held {
                     file: name.to_owned(),
                     position,
-                    state: file.key_state(key.value(), value.value())?,
+                    state,
                 };
-                each(key.value(), held);
-            }
-            Ok(())
+                each(key, held);
+            })
         })
     }
 
@@ -220,7 +213,8 @@ fn content(path: &Path, (kind, partition): (&'static str, i32)) -> Result<Conten
         let content = if kind == "settle" {
             let positions: totals::Positions =
                 file.positions(totals::POSITIONS)?.unwrap_or_default();
-            let keys = file.table(totals::KEYS)?.map_or(Ok(0), |keys| keys.len());
+            let mut keys = 0;
+            file.each_key(|_, _| keys += 1)?;
             Content {
                 kind,
                 partition,
@@ -229,7 +223,7 @@ fn content(path: &Path, (kind, partition): (&'static str, i32)) -> Result<Conten
                 position: positions.source,
                 changelog: positions.changelog,
                 rules: Some(positions.rules),
-                keys: Some(keys.map_err(|error| file.damaged(&error))?),
+                keys: Some(keys),
                 ids: None,
             }
         } else {
@@ -270,13 +264,15 @@ fn repaired_copy(path: &Path) -> Result<Database, Error> {
 struct StateFile {
     read: ReadTransaction,
     path: PathBuf,
+    /// Nothing can be read any more once it is dropped.
+    _database: Box<dyn ReadableDatabase>,
 }
 
 impl StateFile {
     fn open(path: &Path) -> Result<Self, Error> {
-        let read = match ReadOnlyDatabase::open(path) {
-            Ok(database) => database.begin_read(),
-            Err(DatabaseError::RepairAborted) => repaired_copy(path)?.begin_read(),
+        let database: Box<dyn ReadableDatabase> = match ReadOnlyDatabase::open(path) {
+            Ok(database) => Box::new(database),
+            Err(DatabaseError::RepairAborted) => Box::new(repaired_copy(path)?),
             Err(DatabaseError::DatabaseAlreadyOpen) => {
                 return Err(Error::Busy {
                     path: path.to_owned(),
@@ -284,9 +280,11 @@ impl StateFile {
             }
             Err(error) => return Err(damaged(path, &error)),
         };
+        let read = database.begin_read();
         Ok(Self {
             read: read.map_err(|error| damaged(path, &error))?,
             path: path.to_owned(),
+            _database: database,
         })
     }
 
@@ -336,6 +334,18 @@ impl StateFile {
     fn key_state(&self, key: &str, stored: &[u8]) -> Result<KeyState, Error> {
         let value = self.checked(key.as_bytes(), stored)?;
         KeyState::decode(value).map_err(|error| self.damaged(&error))
+    }
+
+    /// Hands every rule key to `each`, each compared with its checksum.
+    fn each_key(&self, mut each: impl FnMut(&str, KeyState)) -> Result<(), Error> {
+        let Some(keys) = self.table(totals::KEYS)? else {
+            return Ok(());
+        };
+        for entry in keys.iter().map_err(|error| self.damaged(&error))? {
+            let (key, value) = entry.map_err(|error| self.damaged(&error))?;
+            each(key.value(), self.key_state(key.value(), value.value())?);
+        }
+        Ok(())
     }
 
     /// Entries of all runs.

@@ -22,8 +22,13 @@ pub fn settle(line: &Line, arguments: &[&str]) -> Output {
 pub fn text(line: &Line, arguments: &[&str]) -> String {
     let output = settle(line, arguments);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {errors}");
-    String::from_utf8(output.stdout).unwrap()
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{arguments:?}: {told}{errors}"
+    );
+    told
 }
 
 pub fn json(line: &Line, arguments: &[&str]) -> Value {

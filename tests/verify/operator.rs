@@ -63,7 +63,7 @@ fn status_names_instances_and_owners_and_its_exit_code_says_what_is_wrong() {
         "{seen:#}"
     );
     assert!(owned.iter().all(|of| of["owner"] == "settle-0"), "{seen:#}");
-    for dependency in ["kafka", "rule service", "PostgreSQL"] {
+    for dependency in ["Kafka", "rule service", "PostgreSQL"] {
         let state = &seen["instances"][0]["dependencies"][dependency];
         assert_eq!(state["ok"], true, "{seen:#}");
     }
@@ -350,17 +350,24 @@ fn the_state_of_a_stopped_instance_is_told_and_stays_as_it_is() {
     line.restart(0);
     line.instances[0].kill();
     text(&line, &["state", "describe"]);
-    let (path, mut bytes) = before
-        .into_iter()
-        .find(|(path, _)| path.contains("settle-0"))
-        .unwrap();
-    bytes.truncate(bytes.len() / 2);
-    fs::write(&path, bytes).unwrap();
+    line.restart(0);
+    line.terminate(0);
+    let file = held[0]["file"].as_str().unwrap();
+    let mut bytes = fs::read(directory.join(file)).unwrap();
+    let places: Vec<usize> = (0..bytes.len() - key.len())
+        .filter(|at| bytes[*at..].starts_with(key.as_bytes()))
+        .collect();
+    assert!(!places.is_empty());
+    for at in places {
+        // Another merchant's.
+        bytes[at] ^= 1;
+    }
+    fs::write(directory.join(file), bytes).unwrap();
     let damaged = settle(&line, &["state", "describe"]);
     assert_eq!(code(&damaged), Some(74), "{}", errors(&damaged));
     let told = String::from_utf8(damaged.stdout).unwrap();
     assert!(
-        told.contains("problem: ") && told.contains("settle-0.redb"),
+        told.contains("problem: ") && told.contains("wrong checksum"),
         "{told}"
     );
 }
