@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use settle::broker::classify::{Error, Reaction};
 use settle::broker::mark::{MARK_HEADER, Mark};
-use settle::broker::port::{self, GroupOffsets, Polled, Port};
+use settle::broker::port::{self, GroupOffsets, Holder, Polled, Port};
 use settle::broker::scan::{Isolation, Range};
 use settle::broker::{Bounds, Partition, Record};
 
@@ -64,6 +64,10 @@ impl Port for Sim {
         Producer::new(self.clone(), transactional_id)
     }
 
+    fn steadfast(&self, transactional_id: &str) -> Producer {
+        self.successor(transactional_id)
+    }
+
     fn nobody(&self) -> Membership {
         Membership {
             member: u64::MAX,
@@ -105,8 +109,8 @@ impl Port for Sim {
         Ok(())
     }
 
-    fn is_replaced_by_another(&self, _worker: usize) -> Result<bool, Error> {
-        self.call(ASK, &mut false, |_| Ok(false))
+    fn holder(&self, _worker: usize) -> Result<Holder, Error> {
+        self.call(ASK, &mut false, |_| Ok(Holder::Us))
             .map_err(|code| waiting("describe the consumer group", code))
     }
 
