@@ -363,12 +363,13 @@ impl<P: Port> Worker<P> {
             "reading payments again for the duplicate window"
         );
         failpoint::fail::<Failure>(Point::RestoreWindow)?;
-        restore.window_until = Some(start);
-        let old_logs = std::mem::replace(&mut restore.logs, vec![(partition, start)]);
-        for (log, _) in old_logs {
-            self.reader.stop(log)?;
-        }
+        // Where a call fails, all of this is done again.
         self.reader.start(partition, from)?;
+        for (log, _) in &restore.logs {
+            self.reader.stop(*log)?;
+        }
+        restore.logs = vec![(partition, start)];
+        restore.window_until = Some(start);
         Ok(true)
     }
 
