@@ -160,7 +160,10 @@ fn step(shared: &Arc<Shared>, process: usize) {
     let Some(mut worker) = slots(shared)[process].worker.take() else {
         return;
     };
-    let leaving = shared.world().processes[process].leaving;
+    let leaving = {
+        let world = shared.world();
+        world.processes[process].leaving && !world.is_mending(process)
+    };
     let run = move || {
         if leaving {
             return (worker.shut_down(), None);

@@ -29,6 +29,7 @@ pub const ASK: Request = Request {
     timeout: CALL_TIMEOUT,
     backoff: BACKOFF,
     to_coordinator: false,
+    breaks: None,
 };
 
 fn waiting(attempt: &'static str, code: Code) -> Error {

@@ -9,12 +9,13 @@ use settle::broker::classify::{Error, Reaction, Stop};
 use settle::broker::mark::Marks;
 use settle::broker::native::Outgoing;
 use settle::broker::port;
+use settle::codec::stored::TOUCH_KEY;
 
 use crate::group::Membership;
 use crate::log::Payload;
 use crate::network::{CALL_TIMEOUT, Request, Sim};
 use crate::port::ASK;
-use crate::transactions::Holder;
+use crate::transactions::{Holder, TIMEOUT};
 use crate::world::{Code, World};
 
 const fn transactional(name: &'static str, backoff_millis: u64) -> Request {
@@ -23,10 +24,15 @@ const fn transactional(name: &'static str, backoff_millis: u64) -> Request {
         timeout: CALL_TIMEOUT,
         backoff: Duration::from_millis(backoff_millis),
         to_coordinator: true,
+        breaks: None,
     }
 }
 
 type Queued = (Payload, Option<usize>);
+
+fn is_touch((payload, _): &Queued) -> bool {
+    payload.key.as_deref() == Some(TOUCH_KEY) && payload.value.is_none()
+}
 
 pub struct Producer {
     sim: Sim,
@@ -34,6 +40,8 @@ pub struct Producer {
     holder: Option<Holder>,
     /// A deciding request had no answer since the client was made.
     is_suspect: bool,
+    /// How often the connections of the process had broken when it was initialised.
+    breaks: u64,
     queue: BTreeMap<Partition, Vec<Queued>>,
     batches: u64,
 }
@@ -45,8 +53,21 @@ impl Producer {
             marks: Marks::new(transactional_id.to_owned()),
             holder: None,
             is_suspect: false,
+            breaks: 0,
             queue: BTreeMap::new(),
             batches: 0,
+        }
+    }
+
+    fn is_broken(&self) -> bool {
+        self.sim.world().processes[self.sim.process].breaks != self.breaks
+    }
+
+    /// A moment at which the broker may die.
+    fn tempt(&self, likelihood: f64) {
+        let mut world = self.sim.world();
+        if world.chance(likelihood) {
+            world.kill_broker();
         }
     }
 
@@ -61,6 +82,10 @@ impl Producer {
         } else {
             transactional("AddPartitionsToTxn", 100)
         };
+        let request = Request {
+            breaks: Some(self.breaks),
+            ..request
+        };
         let execute = move |world: &mut World| world.add(&holder, &partitions);
         self.sim.call(request, &mut self.is_suspect, execute)
     }
@@ -72,6 +97,7 @@ impl Producer {
         let request = Request {
             name: "Produce",
             to_coordinator: false,
+            breaks: Some(self.breaks),
             ..ASK
         };
         let execute = move |world: &mut World| world.produce(&holder, partition, batch, &payloads);
@@ -98,7 +124,7 @@ impl port::Producer for Producer {
     }
 
     fn is_trusted(&self) -> bool {
-        self.holder.is_some() && !self.is_suspect
+        self.holder.is_some() && !self.is_suspect && !self.is_broken()
     }
 
     fn retire(&mut self) {
@@ -109,7 +135,8 @@ impl port::Producer for Producer {
         self.retire();
         let id = self.marks.transactional_id().to_owned();
         let request = transactional("InitProducerId", 500);
-        let execute = move |world: &mut World| world.initialise(&id);
+        let execute = move |world: &mut World| world.initialise(&id, TIMEOUT);
+        self.breaks = self.sim.world().processes[self.sim.process].breaks;
         let holder = self.sim.call(request, &mut false, execute);
         let attempt = "take over the transactional id";
         let failed = |code| Error::new(attempt, format!("{code:?}"), Reaction::Recover);
@@ -150,6 +177,16 @@ impl port::Producer for Producer {
         };
         let mut queue: Vec<(Partition, Vec<Queued>)> =
             std::mem::take(&mut self.queue).into_iter().collect();
+        let is_repair = queue.iter().flat_map(|(_, queued)| queued).any(is_touch);
+        let faults = self.sim.world().faults;
+        let danger = if is_repair {
+            let mut world = self.sim.world();
+            let id = self.marks.transactional_id().to_owned();
+            world.repairs.insert(id, self.sim.process);
+            faults.broker_in_repair
+        } else {
+            faults.broker_in_transaction / 3.0
+        };
         self.sim.world().dice.shuffle(&mut queue);
         // Partitions are added as their first records are sent, some of them later than others.
         let cut = self.sim.world().dice.usize(0..=queue.len());
@@ -162,8 +199,13 @@ impl port::Producer for Producer {
             let partitions = part.iter().map(|(partition, _)| *partition).collect();
             self.add(partitions).map_err(failed)?;
             for (partition, queued) in part {
+                self.tempt(danger);
                 found.extend(self.produce(partition, queued).map_err(failed)?);
             }
+        }
+        self.tempt(danger);
+        if self.is_broken() {
+            return Err(failed(Code::Broken));
         }
         found.sort_unstable();
         Ok(found.into_iter().map(|(_, offset)| offset).collect())

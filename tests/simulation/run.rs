@@ -47,6 +47,10 @@ fn faults(dice: &mut Rng) -> Faults {
         late_marker: kind(0.02, 0.3),
         shuffle: kind(0.2, 0.8),
         nemesis: kind(0.05, 0.3),
+        broker: kind(0.01, 0.05),
+        broker_in_transaction: kind(0.005, 0.02),
+        broker_after_end: kind(0.01, 0.05),
+        broker_in_repair: kind(0.05, 0.2) * env_factor(),
     }
 }
 
@@ -153,5 +157,13 @@ fn to_rest(shared: &Arc<Shared>, window: Duration) -> Result<(), String> {
             }
             Some(_) => {}
         }
+    }
+}
+
+fn env_factor() -> f64 {
+    if std::env::var("NOREPAIR").is_ok() {
+        0.0
+    } else {
+        1.0
     }
 }
