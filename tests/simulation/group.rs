@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use settle::broker::Partition;
-use settle::broker::port::Rebalance;
+use settle::broker::port::{Holder, Rebalance};
 
 use crate::world::{Code, Event, World};
 
@@ -46,7 +46,7 @@ pub struct Group {
 #[derive(Debug)]
 pub struct Client {
     pub process: usize,
-    instance: String,
+    pub instance: String,
     pub alive: bool,
     pub member: Option<u64>,
     pub generation: i32,
@@ -306,6 +306,16 @@ impl World {
             }
         }
         self.note(|| format!("generation {generation}: {target:?}"));
+    }
+
+    /// Who has the place of a static identity that `process` believes to have.
+    pub fn holder(&self, instance: &str, process: usize) -> Holder {
+        let member = self.group.statics.get(instance);
+        let member = member.and_then(|member| self.group.members.get(member));
+        match member {
+            Some(member) if self.clients[member.client].process != process => Holder::Another,
+            _ => Holder::Us,
+        }
     }
 
     /// The worker gives partitions back.

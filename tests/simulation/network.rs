@@ -276,8 +276,10 @@ impl Sim {
         } else {
             Duration::from_micros(world.dice.u64(50..900))
         };
+        let deaths = world.broker.deaths;
         world.advance(latency);
-        let is_reachable = world.is_reachable(self.process);
+        let is_lost = world.broker.deaths != deaths;
+        let is_reachable = world.is_reachable(self.process) && !is_lost;
         if is_reachable && world.notice_break(self.process) {
             return Trouble::LostRequest;
         }

@@ -44,7 +44,13 @@ pub struct Producer {
     breaks: u64,
     queue: BTreeMap<Partition, Vec<Queued>>,
     batches: u64,
+    /// Carries a transaction through the death of the broker.
+    is_steadfast: bool,
 }
+
+/// Longest wait of a steadfast producer for a call, and the time-out of its transactions.
+const STEADFAST: Duration = Duration::from_secs(120);
+const STEADFAST_TRANSACTION: Duration = Duration::from_secs(300);
 
 impl Producer {
     pub fn new(sim: Sim, transactional_id: &str) -> Self {
@@ -56,7 +62,33 @@ impl Producer {
             breaks: 0,
             queue: BTreeMap::new(),
             batches: 0,
+            is_steadfast: false,
         }
+    }
+
+    pub fn steadfast(sim: Sim, transactional_id: &str) -> Self {
+        Self {
+            is_steadfast: true,
+            ..Self::new(sim, transactional_id)
+        }
+    }
+
+    /// A request of an open transaction.
+    fn inside(&self, request: Request) -> Request {
+        if self.is_steadfast {
+            return Request {
+                timeout: STEADFAST,
+                ..request
+            };
+        }
+        Request {
+            breaks: Some(self.breaks),
+            ..request
+        }
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        !self.is_steadfast && self.is_broken()
     }
 
     fn is_broken(&self) -> bool {
@@ -82,10 +114,7 @@ impl Producer {
         } else {
             transactional("AddPartitionsToTxn", 100)
         };
-        let request = Request {
-            breaks: Some(self.breaks),
-            ..request
-        };
+        let request = self.inside(request);
         let execute = move |world: &mut World| world.add(&holder, &partitions);
         self.sim.call(request, &mut self.is_suspect, execute)
     }
@@ -97,8 +126,7 @@ impl Producer {
         let request = Request {
             name: "Produce",
             to_coordinator: false,
-            breaks: Some(self.breaks),
-            ..ASK
+            ..self.inside(ASK)
         };
         let execute = move |world: &mut World| world.produce(&holder, partition, batch, &payloads);
         let base = self.sim.call(request, &mut false, execute)?;
@@ -135,7 +163,12 @@ impl port::Producer for Producer {
         self.retire();
         let id = self.marks.transactional_id().to_owned();
         let request = transactional("InitProducerId", 500);
-        let execute = move |world: &mut World| world.initialise(&id, TIMEOUT);
+        let timeout = if self.is_steadfast {
+            STEADFAST_TRANSACTION
+        } else {
+            TIMEOUT
+        };
+        let execute = move |world: &mut World| world.initialise(&id, timeout);
         self.breaks = self.sim.world().processes[self.sim.process].breaks;
         let holder = self.sim.call(request, &mut false, execute);
         let attempt = "take over the transactional id";
@@ -204,7 +237,7 @@ impl port::Producer for Producer {
             }
         }
         self.tempt(danger);
-        if self.is_broken() {
+        if self.is_in_doubt() {
             return Err(failed(Code::Broken));
         }
         found.sort_unstable();
@@ -242,7 +275,10 @@ impl port::Producer for Producer {
     fn end(&mut self, commit: bool) -> Result<(), Error> {
         let holder = self.holder();
         let execute = move |world: &mut World| world.end(&holder, commit);
-        let request = transactional("EndTxn", 100);
+        let mut request = transactional("EndTxn", 100);
+        if self.is_steadfast {
+            request.timeout = STEADFAST;
+        }
         self.sim
             .call(request, &mut self.is_suspect, execute)
             .map_err(|code| {

@@ -82,6 +82,9 @@ pub fn run(seed: u64, directory: &Path, keeps_history: bool) -> Outcome {
     for _ in 0..dice.u32(1..4) {
         cluster::add(&shared, directory, window);
     }
+    if dice.u32(0..6) == 0 {
+        cluster::add_twin(&shared, directory, window);
+    }
     let result = through_trouble(&shared, trouble, window).and_then(|()| to_rest(&shared, window));
     let world = shared.world();
     let outcome = Outcome {
@@ -149,7 +152,11 @@ fn to_rest(shared: &Arc<Shared>, window: Duration) -> Result<(), String> {
             continue;
         }
         look_at = now + Duration::from_secs(1);
-        match oracle::check(shared, window)? {
+        let unfinished = oracle::check(shared, window)?.or_else(|| {
+            let has_duel = shared.world().has_duel();
+            has_duel.then(|| "two processes live with one identity".to_owned())
+        });
+        match unfinished {
             None => return Ok(()),
             Some(unfinished) if now >= deadline => {
                 let group = shared.world().members();

@@ -259,6 +259,10 @@ impl World {
             log.mark(producer, commit, timestamp);
         } else {
             self.group.mark(producer, transaction, commit);
+            if self.broker.lost.contains(&transaction) {
+                let sent = self.transactional[id].sent.iter();
+                self.group.disturbed.extend(sent);
+            }
         }
         self.forget_marker(id, place);
     }

@@ -95,6 +95,10 @@ pub enum Event {
     reason = "any of them can be true with any other"
 )]
 pub struct Process {
+    /// Its number, or that of the process whose identity it has by mistake.
+    pub identity: usize,
+    /// It has stopped because of another one with its identity: a person must act.
+    pub retired: bool,
     pub running: bool,
     pub frozen: bool,
     /// No request of its arrives before this.
@@ -125,6 +129,8 @@ pub struct World {
     pub group: Group,
     pub clients: Vec<Client>,
     pub processes: Vec<Process>,
+    /// The process that has the identity of the first one.
+    pub twin: Option<usize>,
     /// Processes whose time to start has come.
     pub starting: BTreeSet<usize>,
     pub faults: Faults,
@@ -164,6 +170,7 @@ impl World {
             group: Group::new(consumed.flat_map(partitions).collect()),
             clients: Vec::new(),
             processes: Vec::new(),
+            twin: None,
             starting: BTreeSet::new(),
             faults: Faults::default(),
             healed: false,
@@ -291,6 +298,21 @@ impl World {
         is_up && !self.is_broker_gone()
     }
 
+    /// Whether the process shares its identity with another.
+    pub fn is_twin(&self, process: usize) -> bool {
+        self.twin
+            .is_some_and(|twin| process == 0 || process == twin)
+    }
+
+    pub fn twin_is_retired(&self) -> bool {
+        self.twin.is_none_or(|twin| self.processes[twin].retired)
+    }
+
+    /// Two processes that still share one identity, neither of which has stopped because of it.
+    pub fn has_duel(&self) -> bool {
+        self.twin.is_some() && !self.processes[0].retired && !self.twin_is_retired()
+    }
+
     /// Tells every process who is a member of the group, and has it balanced again when a partition
     /// has no owner, as `broker/ownerless.rs` does.
     fn monitor(&mut self) {
@@ -300,7 +322,8 @@ impl World {
         }
         let members = self.group.members.values();
         let ids: BTreeSet<String> = members
-            .map(|member| transactional_id(self.clients[member.client].process))
+            .map(|member| self.clients[member.client].process)
+            .map(|process| transactional_id(self.processes[process].identity))
             .collect();
         for number in 0..self.processes.len() {
             if self.is_reachable(number) {
@@ -366,6 +389,6 @@ impl World {
 }
 
 /// The transactional id of the one worker of a process.
-pub fn transactional_id(process: usize) -> String {
-    format!("settle:i{process}-0")
+pub fn transactional_id(identity: usize) -> String {
+    format!("settle:i{identity}-0")
 }
