@@ -29,10 +29,18 @@ pub const ASK: Request = Request {
     timeout: CALL_TIMEOUT,
     backoff: BACKOFF,
     to_coordinator: false,
+    breaks: None,
 };
 
 fn waiting(attempt: &'static str, code: Code) -> Error {
     Error::new(attempt, format!("{code:?}"), Reaction::Wait)
+}
+
+impl Sim {
+    /// The static identity in the group.
+    fn instance(&self) -> String {
+        format!("i{}-0", self.world().processes[self.process].identity)
+    }
 }
 
 impl Port for Sim {
@@ -41,7 +49,7 @@ impl Port for Sim {
     type Producer = Producer;
 
     fn join(&self, _worker: usize) -> Result<Consumer, Error> {
-        let instance = format!("i{}-0", self.process);
+        let instance = self.instance();
         let client = self.world().subscribe(self.process, instance);
         Ok(Consumer {
             sim: self.clone(),
@@ -57,7 +65,8 @@ impl Port for Sim {
     }
 
     fn producer(&self, _worker: usize) -> Producer {
-        self.successor(&transactional_id(self.process))
+        let id = transactional_id(self.world().processes[self.process].identity);
+        self.successor(&id)
     }
 
     fn successor(&self, transactional_id: &str) -> Producer {
@@ -65,7 +74,7 @@ impl Port for Sim {
     }
 
     fn steadfast(&self, transactional_id: &str) -> Producer {
-        self.successor(transactional_id)
+        Producer::steadfast(self.clone(), transactional_id)
     }
 
     fn nobody(&self) -> Membership {
@@ -110,7 +119,9 @@ impl Port for Sim {
     }
 
     fn holder(&self, _worker: usize) -> Result<Holder, Error> {
-        self.call(ASK, &mut false, |_| Ok(Holder::Us))
+        let (process, instance) = (self.process, self.instance());
+        let holder = move |world: &mut World| Ok(world.holder(&instance, process));
+        self.call(ASK, &mut false, holder)
             .map_err(|code| waiting("describe the consumer group", code))
     }
 
@@ -294,7 +305,7 @@ impl port::Consumer for Consumer {
         Ok(Membership {
             member,
             generation: client.generation,
-            instance: format!("i{}-0", self.sim.process),
+            instance: client.instance.clone(),
         })
     }
 }
