@@ -2,11 +2,12 @@
 //! once.
 //!
 //! The record in the source is the record of the deed: its headers name the first place of the
-//! message, who had it sent, and why. One process at a time can replay: it first takes the
-//! transactional id over, by which everything that another one has begun is decided, and then reads
-//! the source partition from the message to its end. Only when no replay of this message stands
-//! there, it writes one. Who has lost the id in between cannot commit any more. What of that part of
-//! the log is deleted can no longer be looked at, so such a message is refused.
+//! message, who had it sent, and why. The source partition is read from the message to its end;
+//! where a replay of it stands there, that is the end of it. Then the transactional id is taken over,
+//! by which everything that another process has begun is decided and no other can write, and the
+//! partition is read on to its end of then. Only then one record is written. Who has lost the id in
+//! between cannot commit any more. What of that part of the log is deleted can no longer be looked
+//! at, so such a message is refused.
 
 use std::fmt::Write as _;
 
@@ -92,13 +93,17 @@ pub fn replay(config: &Config, request: &Request) -> Result<Replay, Error> {
         let text = format!("the dead letter is of {found}, which is not the configured source");
         return Err(Error::Refused(text));
     }
-    let settings = Settings::new(config);
-    // Before the search: from here on nobody else can write a replay.
-    let writer = request
-        .is_meant
-        .then(|| Writer::take(&settings, TOOL))
-        .transpose()?;
-    let (searched, first) = search(&mut logs, (source, offset), &of, &raw, config)?;
+    let mut search = Search::begin(&logs, &raw, (source, offset), config)?;
+    search.go_on(&mut logs)?;
+    let writer = if request.is_meant {
+        // From here on nobody else can write a replay; the first look took the time.
+        let writer = Writer::take(&Settings::new(config), TOOL)?;
+        search.go_on(&mut logs)?;
+        Some(writer)
+    } else {
+        None
+    };
+    let (searched, first) = (search.searched, search.first);
     if raw.letter.reason == OVERFLOW {
         check_window(config, first)?;
     }
@@ -139,69 +144,96 @@ fn check(name: &str, text: &str) -> Result<(), Error> {
     )))
 }
 
-/// Reads the source partition from the message to its end. Refuses when it was replayed before, or
-/// when that can no longer be known. Tells the time of the first payment that a replay would be
-/// compared with.
-fn search(
-    logs: &mut Logs,
-    (source, offset): (Partition, i64),
-    of: &str,
-    raw: &Raw,
-    config: &Config,
-) -> Result<(Searched, Option<i64>), Error> {
-    let bounds = logs.bounds(Topic::Source)?;
-    let bounds = bounds.into_iter().find(|(log, _)| *log == source);
-    let Some((_, Bounds { low, high })) = bounds else {
-        return Err(refused("the source topic has no such partition"));
-    };
-    if low > offset + 1 {
-        return Err(Error::Refused(format!(
-            "the source partition begins at offset {low}: what came after {of} is deleted in part, so \
-             it is not known whether the message was replayed before. Its bytes are in the dead \
-             letter; send them as a new payment if they are due"
-        )));
-    }
-    if offset >= high {
-        return Err(Error::Refused(format!(
-            "the source partition ends at offset {high}: the topic was made anew"
-        )));
-    }
-    let window = i64::try_from(config.dedup.window.as_millis()).unwrap_or(i64::MAX);
-    let names = logs.names();
-    let (mut is_other, mut before, mut first) = (false, None, None);
-    let searched = Searched {
-        from: low.max(offset),
-        to: high,
-    };
-    logs.read(&[(source, searched.from, searched.to)], |fetched| {
-        let record = fetched.record();
-        let is_same = (record.key, record.value) == (raw.key.as_deref(), raw.value.as_deref());
-        if record.offset == offset {
-            is_other = !is_same;
-        } else if fetched.header(REPLAY_HEADER) == Some(of.as_bytes()) {
-            let text = |name| String::from_utf8_lossy(fetched.header(name).unwrap_or_default());
-            let (by, why) = (text(REPLAY_BY_HEADER), text(REPLAY_REASON_HEADER));
-            let (at, time) = (
-                place(&names, record.partition, record.offset),
-                time(record.timestamp),
-            );
-            let text = format!("{of} was replayed before: as {at} at {time}, by {by}: {why}");
-            before.get_or_insert(text);
+/// Reads the source partition from the message to its end.
+struct Search<'a> {
+    source: Partition,
+    offset: i64,
+    /// The place of the message, as a replay names it.
+    of: String,
+    raw: &'a Raw,
+    /// Milliseconds.
+    window: u64,
+    searched: Searched,
+    /// Timestamp of the first payment that a replay would be compared with.
+    first: Option<i64>,
+}
+
+impl<'a> Search<'a> {
+    /// Refuses when it could not tell whether the message was replayed before.
+    fn begin(
+        logs: &Logs,
+        raw: &'a Raw,
+        (source, offset): (Partition, i64),
+        config: &Config,
+    ) -> Result<Self, Error> {
+        let of = place(&logs.names(), source, offset);
+        if source.number >= logs.count(Topic::Source) {
+            return Err(refused("the source topic has no such partition"));
         }
-        if record.key == raw.key.as_deref() {
-            let at = record.timestamp;
-            let is_repeat =
-                first.is_some_and(|first: i64| at.abs_diff(first) <= window.unsigned_abs());
-            first = if is_repeat { first } else { Some(at) };
+        let Bounds { low, high } = logs.bounds_of(source)?;
+        if low > offset + 1 {
+            return Err(Error::Refused(format!(
+                "the source partition begins at offset {low}: what came after {of} is deleted in \
+                 part, so it is not known whether the message was replayed before. Its bytes are \
+                 in the dead letter; send them as a new payment if they are due"
+            )));
         }
-        Ok(())
-    })?;
-    if is_other {
-        return Err(Error::Refused(format!(
-            "{of} holds another message than the dead letter: the topic was made anew"
-        )));
+        if offset >= high {
+            return Err(Error::Refused(format!(
+                "the source partition ends at offset {high}: the topic was made anew"
+            )));
+        }
+        let from = low.max(offset);
+        Ok(Self {
+            source,
+            offset,
+            of,
+            raw,
+            window: u64::try_from(config.dedup.window.as_millis()).unwrap_or(u64::MAX),
+            searched: Searched { from, to: from },
+            first: None,
+        })
     }
-    before.map_or(Ok((searched, first)), |text| Err(Error::Refused(text)))
+
+    /// Reads on to the end of now, and refuses when the message was replayed before.
+    fn go_on(&mut self, logs: &mut Logs) -> Result<(), Error> {
+        let Bounds { low, high } = logs.bounds_of(self.source)?;
+        let from = self.searched.to;
+        if low > from {
+            return Err(refused("the source lost records while it was searched"));
+        }
+        let names = logs.names();
+        let mut refusal = None;
+        logs.read(&[(self.source, from, high)], |fetched| {
+            let record = fetched.record();
+            let raw = (self.raw.key.as_deref(), self.raw.value.as_deref());
+            if record.offset == self.offset && (record.key, record.value) != raw {
+                refusal = Some(format!(
+                    "{} holds another message than the dead letter: the topic was made anew",
+                    self.of
+                ));
+            }
+            if fetched.header(REPLAY_HEADER) == Some(self.of.as_bytes()) {
+                let text = |name| String::from_utf8_lossy(fetched.header(name).unwrap_or_default());
+                let at = place(&names, record.partition, record.offset);
+                refusal = Some(format!(
+                    "{} was replayed before: as {at} at {}, by {}: {}",
+                    self.of,
+                    time(record.timestamp),
+                    text(REPLAY_BY_HEADER),
+                    text(REPLAY_REASON_HEADER)
+                ));
+            }
+            if record.key == raw.0 {
+                let at = record.timestamp;
+                let is_repeat = |first: i64| at.abs_diff(first) <= self.window;
+                self.first = self.first.filter(|first| is_repeat(*first)).or(Some(at));
+            }
+            Ok(())
+        })?;
+        self.searched.to = high;
+        refusal.map_or(Ok(()), |text| Err(Error::Refused(text)))
+    }
 }
 
 /// A payment whose total overflowed is the first of its id: inside the window the replay would be
