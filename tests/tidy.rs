@@ -85,6 +85,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "config",
             "broker",
             "topics",
+            "http",
             "telemetry",
             "app",
             "verify",
@@ -304,6 +305,7 @@ fn no_file_knows_the_machine_it_was_written_on() {
         "grafana/dashboards",
         "grafana/provisioning",
         "grafana/rules",
+        "packaging",
     ];
     let files = roots.into_iter().flat_map(|root| files(root, ""));
     let files = files.filter(|path| !path.starts_with("docs/img/"));
