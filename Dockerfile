@@ -21,8 +21,8 @@ LABEL org.opencontainers.image.title="settle" \
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
-    && groupadd --system --gid 10001 settle \
-    && useradd --system --uid 10001 --gid settle --home-dir /var/lib/settle --create-home settle
+    && groupadd --gid 10001 settle \
+    && useradd --no-log-init --uid 10001 --gid settle --home-dir /var/lib/settle --create-home --shell /usr/sbin/nologin settle
 # Only these numbers, so that an orchestrator can tell that it is not root.
 USER 10001:10001
 # The state: mount a volume here that outlives the container. A new volume takes the directory's owner over.

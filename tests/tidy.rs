@@ -81,6 +81,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "clock",
             "exit",
             "config",
             "broker",

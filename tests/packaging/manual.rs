@@ -47,18 +47,16 @@ fn every_command_has_a_page_that_mandoc_reads_without_an_error() {
         .collect();
     let commands = commands();
     assert!(commands.contains("settle config check"), "{commands:?}");
-    let expected = commands
-        .iter()
-        .map(|name| format!("{}.1", name.replace(' ', "-")));
-    assert_eq!(pages, expected.collect());
+    let page_of = |command: &String| format!("{}.1", command.replace(' ', "-"));
+    assert_eq!(pages, commands.iter().map(page_of).collect());
     let lint = Command::new("mandoc")
         .args(["-T", "lint", "-W", "error"])
         .args(pages.iter().map(|page| directory.path().join(page)))
         .output()
         .expect("mandoc is there: apt-get install mandoc");
     assert!(lint.status.success(), "{}", files::said(&lint));
-    for (command, page) in commands.iter().zip(&pages) {
-        let page = directory.path().join(page);
+    for command in &commands {
+        let page = directory.path().join(page_of(command));
         let shown = Command::new("mandoc")
             .args(["-T", "ascii"])
             .arg(page)
