@@ -1,6 +1,9 @@
-//! The `Dockerfile`.
+//! The `Dockerfile`, and the check that its container makes.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::process::{Command, Output};
+use std::thread;
 
 use crate::files;
 
@@ -103,6 +106,59 @@ fn the_image_starts_and_checks_itself_with_commands_of_the_program() {
             .unwrap();
         assert!(output.status.success(), "{command:?}");
     }
+}
+
+/// `settle health` where `listener` stands for the instance.
+fn health(listener: &TcpListener, arguments: &[&str]) -> Output {
+    let directory = tempfile::tempdir().unwrap();
+    let listen = listener.local_addr().unwrap().to_string();
+    files::settle(
+        [&["health"], arguments].concat(),
+        directory.path(),
+        [("SETTLE_HTTP__LISTEN", listen)],
+    )
+}
+
+#[test]
+fn the_check_says_yes_to_a_200_and_no_to_all_else() {
+    let answers = [
+        ("/readyz", "503 Service Unavailable"),
+        ("/readyz", "200 OK"),
+        ("/livez", "200 OK"),
+        ("/readyz", "503 Service Unavailable"),
+        ("/readyz", "200 OK"),
+    ];
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let instance = listener.try_clone().unwrap();
+    let answering = thread::spawn(move || {
+        for (path, status) in answers {
+            let (mut stream, _) = instance.accept().unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let request = lines.next().unwrap().unwrap();
+            assert_eq!(request, format!("GET {path} HTTP/1.1"));
+            while !lines.next().unwrap().unwrap().is_empty() {}
+            let end = "Content-Length: 2\r\nConnection: close\r\n\r\n{}";
+            write!(stream, "HTTP/1.1 {status}\r\n{end}").unwrap();
+        }
+    });
+    for (arguments, code) in [
+        (&[][..], 1),
+        (&[], 0),
+        (&["--live"], 0),
+        // A no, and then a yes.
+        (&["--wait", "60"], 0),
+    ] {
+        let output = health(&listener, arguments);
+        let said = files::said(&output);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(said.contains("{}"), "{said}");
+    }
+    answering.join().unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = health(&nobody, &[]);
+    assert_eq!(nobody.status.code(), Some(1));
+    let said = files::said(&nobody);
+    assert!(said.contains("/readyz does not answer"), "{said}");
 }
 
 #[test]
