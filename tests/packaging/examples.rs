@@ -1,5 +1,6 @@
 //! `packaging/settle.toml` is a configuration that the program takes without a warning.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use crate::files;
@@ -51,4 +52,50 @@ fn the_example_for_production_is_valid_and_leaves_nothing_to_warn_of() {
     assert_eq!(holds["topics"]["create"].as_bool(), Some(false));
     assert!(holds.contains_key("postgres"));
     assert_eq!(secrets_of(&text, "/etc/settle").len(), 3);
+}
+
+#[test]
+fn the_unit_gives_the_service_every_secret_that_only_root_can_read() {
+    let unit = files::read("packaging/settle.service.d/credentials.conf");
+    let text = files::read("packaging/settle.toml");
+    let values = |begin: &'static str| {
+        unit.lines()
+            .filter_map(move |line| line.strip_prefix(begin))
+    };
+    let loaded: BTreeSet<&str> = values("LoadCredential=")
+        .map(|credential| {
+            let (name, path) = credential.split_once(':').unwrap();
+            assert_eq!(path, format!("/etc/settle/{name}"));
+            name
+        })
+        .collect();
+    assert_eq!(
+        loaded,
+        secrets_of(&text, "/etc/settle").into_iter().collect()
+    );
+
+    // The files themselves are not there for the service: what the variables name is.
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path().display().to_string();
+    for name in &loaded {
+        fs::write(directory.path().join(name), "postgres://settle@db/settle").unwrap();
+    }
+    fs::write(directory.path().join("settle.toml"), &text).unwrap();
+    let check = |environment: &[(String, String)]| {
+        let environment = environment.iter().cloned();
+        files::settle(["config", "check"], directory.path(), environment)
+    };
+    let environment: Vec<(String, String)> = values("Environment=")
+        .map(|variable| {
+            let (name, value) = variable.split_once('=').unwrap();
+            (name.to_owned(), value.replace("%d", &here))
+        })
+        .collect();
+    let output = check(&environment);
+    assert!(output.status.success(), "{}", files::said(&output));
+    for missing in 0..environment.len() {
+        let mut fewer = environment.clone();
+        fewer.remove(missing);
+        assert_eq!(check(&fewer).status.code(), Some(78), "{missing}");
+    }
 }

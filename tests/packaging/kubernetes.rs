@@ -181,7 +181,7 @@ fn a_pod_is_an_instance_of_its_own_under_its_own_name() {
         let listens = format!("0.0.0.0:{port}");
         assert_eq!(holds["http"]["listen"].as_str(), Some(listens.as_str()));
     }
-    // Variables that Kubernetes would add are no keys of the configuration.
+    // Variables that Kubernetes would add look like keys of the configuration.
     assert_eq!(set["spec"]["template"]["spec"]["enableServiceLinks"], false);
 }
 
