@@ -99,7 +99,7 @@ fn generated_reference_of_the_configuration_is_that_of_the_registry() {
         let first = keys.peek().unwrap();
         write!(
             text,
-            "\n### `[{section}]`\n\n{doc} Variables: such as `{}`.\n\n| key | type | default | meaning |\n| --- | --- | --- | --- |\n",
+            "\n### `[{section}]`\n\n{doc} As a variable: `{}`.\n\n| key | type | default | meaning |\n| --- | --- | --- | --- |\n",
             variable(first.path)
         )
         .unwrap();
