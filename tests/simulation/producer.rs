@@ -168,7 +168,16 @@ impl port::Producer for Producer {
         } else {
             TIMEOUT
         };
-        let execute = move |world: &mut World| world.initialise(&id, timeout);
+        let process = self.sim.process;
+        let execute = move |world: &mut World| {
+            // As with its death: what another process with this identity takes over would tear.
+            let owner = world.repairs.get(&id).copied();
+            let owner = owner.filter(|owner| *owner != process && world.is_twin(*owner));
+            if owner.is_some_and(|owner| world.is_twin(process) && world.is_mending(owner)) {
+                return Err(Code::Concurrent);
+            }
+            world.initialise(&id, timeout)
+        };
         self.breaks = self.sim.world().processes[self.sim.process].breaks;
         let holder = self.sim.call(request, &mut false, execute);
         let attempt = "take over the transactional id";
