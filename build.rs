@@ -11,6 +11,6 @@ fn main() {
         "rd_kafkap_leader_discovery_set_CurrentLeader",
         "rd_kafka_metadata_update_op",
     ] {
-        println!("cargo::rustc-link-arg=-Wl,--wrap={function}");
+        println!("cargo::rustc-link-arg-bins=-Wl,--wrap={function}");
     }
 }

@@ -77,18 +77,32 @@ const LAYERS: &[(&str, &[&str])] = &[
         "verify",
         &["clock", "exit", "config", "codec", "broker", "sink"],
     ),
-    ("inspect", &["config", "codec", "broker", "sink", "verify"]),
+    (
+        "inspect",
+        &[
+            "domain", "exit", "config", "codec", "broker", "state", "sink", "http", "verify",
+        ],
+    ),
+    (
+        "operate",
+        &[
+            "domain", "clock", "exit", "config", "codec", "broker", "verify", "inspect",
+        ],
+    ),
     (
         "cli",
         &[
+            "clock",
             "exit",
             "config",
             "broker",
             "topics",
+            "http",
             "telemetry",
             "app",
             "verify",
             "inspect",
+            "operate",
         ],
     ),
 ];
@@ -306,6 +320,7 @@ fn no_file_knows_the_machine_it_was_written_on() {
         "grafana/dashboards",
         "grafana/provisioning",
         "grafana/rules",
+        "packaging",
     ];
     let files = roots.into_iter().flat_map(|root| files(root, ""));
     let files = files.filter(|path| !path.starts_with("docs/img/"));

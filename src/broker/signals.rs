@@ -95,7 +95,7 @@ unsafe extern "C" fn on_new(
 /// ended.
 unsafe extern "C" fn on_broker_state(
     _: *mut rd::rd_kafka_t,
-    _: i32,
+    number: i32,
     _: *const c_char,
     name: *const c_char,
     port: c_int,
@@ -117,7 +117,9 @@ unsafe extern "C" fn on_broker_state(
         b"UP" => {
             connected.insert(broker);
         }
-        b"DOWN" if connected.remove(&broker) => {
+        // The library gives connections to the first address it was told up when it knows brokers
+        // by number.
+        b"DOWN" if connected.remove(&broker) && number >= 0 => {
             signals.suspect.store(true, Ordering::SeqCst);
         }
         _ => {}

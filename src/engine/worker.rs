@@ -262,7 +262,8 @@ impl<P: Port> Worker<P> {
         if self.replacement == Replacement::Suspect {
             tracing::warn!(
                 worker = self.number,
-                "a request of the last transaction had no answer; the producer was replaced"
+                "a request of the last transaction had no answer, or a connection broke; the producer was \
+                 replaced"
             );
         }
         self.replacement = Replacement::Suspect;

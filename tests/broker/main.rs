@@ -123,22 +123,6 @@ fn a_broker_that_is_fenced_while_it_is_frozen_loses_and_doubles_nothing() {
 }
 
 #[test]
-fn a_broker_that_is_killed_loses_and_doubles_nothing() {
-    prove_through(
-        34,
-        &options(DEFAULT_SESSION),
-        PAYMENTS,
-        |pipeline, wait_sent| {
-            for count in [3000, 7000] {
-                wait_sent(count);
-                pipeline.cluster.kafka.kill();
-                pipeline.cluster.kafka.restart().unwrap();
-            }
-        },
-    );
-}
-
-#[test]
 fn a_broker_that_is_restarted_loses_and_doubles_nothing() {
     prove_through(
         32,

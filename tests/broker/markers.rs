@@ -35,19 +35,19 @@ fn a_broker_that_comes_back_after_transactions_have_expired_loses_and_doubles_no
     ] {
         options.properties.insert(name.to_owned(), value.to_owned());
     }
-    killed(35, &options, 3, |pipeline, _| wait_writing(pipeline));
+    killed(35, &options, 2, |pipeline, _| wait_writing(pipeline));
 }
 
 #[test]
 fn a_broker_that_dies_just_after_a_commit_loses_and_doubles_nothing() {
-    killed(36, &behind_proxy(1), 4, just_after_a_commit);
+    killed(36, &behind_proxy(1), 2, just_after_a_commit);
 }
 
 /// The first thing that an instance writes when its broker is back ends a transaction again, if
 /// markers were lost. The broker dies in it once more.
 #[test]
 fn a_broker_that_dies_while_lost_markers_are_written_again_loses_and_doubles_nothing() {
-    killed(37, &behind_proxy(1), 3, |pipeline, round| {
+    killed(37, &behind_proxy(1), 2, |pipeline, round| {
         just_after_a_commit(pipeline, round);
         pipeline.cluster.kafka.kill();
         let write = arm(pipeline, Api::Produce, "settle|");
