@@ -181,10 +181,10 @@ impl port::Producer for Producer {
         };
         let process = self.sim.process;
         let execute = move |world: &mut World| {
-            // As with its death: what another process with this identity takes over would tear.
+            // As with the death of the process: whoever takes the id over aborts the repair, and
+            // tears what it repairs (docs/kafka.md, section 7). Left out here for the same reason.
             let owner = world.repairs.get(&id).copied();
-            let owner = owner.filter(|owner| *owner != process && world.is_twin(*owner));
-            if owner.is_some_and(|owner| world.is_twin(process) && world.is_mending(owner)) {
+            if owner.is_some_and(|owner| owner != process && world.is_mending(owner)) {
                 return Err(Code::Concurrent);
             }
             world.initialise(&id, timeout)
