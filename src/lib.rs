@@ -147,8 +147,9 @@
 //! The engine sees Kafka through [`broker::port`], the rule service through [`rules::Service`] and
 //! time through [`clock`]. `tests/simulation` puts a broker in memory behind the first: producer
 //! epochs, transactions whose markers reach each partition at a time of its own, group generations,
-//! and requests that are lost, repeated or late as they are with librdkafka. One seed is one run of
-//! several processes on one thread: they die, freeze, lose files and run inside each other's
+//! and requests that are lost, repeated or late as they are with librdkafka. That broker dies, too,
+//! and comes back without some of its markers. One seed is one run of several processes on one
+//! thread: they die, freeze, lose files, share an identity by mistake and run inside each other's
 //! requests; then all heals, and everything must come to rest. Its oracle recomputes every promise
 //! from the raw logs. `tests/mutants/sim-*.patch` break the engine on purpose, each with the command
 //! that must notice.

@@ -50,7 +50,8 @@ fn faults(dice: &mut Rng) -> Faults {
         broker: kind(0.01, 0.05),
         broker_in_transaction: kind(0.005, 0.02),
         broker_after_end: kind(0.01, 0.05),
-        broker_in_repair: kind(0.05, 0.2) * env_factor(),
+        broker_in_repair: kind(0.05, 0.2),
+        freeze_in_repair: kind(0.02, 0.1),
     }
 }
 
@@ -164,13 +165,5 @@ fn to_rest(shared: &Arc<Shared>, window: Duration) -> Result<(), String> {
             }
             Some(_) => {}
         }
-    }
-}
-
-fn env_factor() -> f64 {
-    if std::env::var("NOREPAIR").is_ok() {
-        0.0
-    } else {
-        1.0
     }
 }
