@@ -13,6 +13,7 @@ use crate::config::problem::Errors;
 use crate::config::{Loaded, default_file};
 use crate::exit::{self, Exit};
 use crate::inspect::{explain, letters};
+use crate::positions;
 use crate::telemetry;
 use crate::topics;
 use crate::verify;
@@ -74,6 +75,9 @@ enum Command {
     /// Look at the messages that are no payments
     #[command(subcommand, arg_required_else_help = true)]
     DeadLetters(LettersCommand),
+    /// See or decide where partitions go on, after their logs were damaged
+    #[command(subcommand, arg_required_else_help = true)]
+    Positions(PositionsCommand),
 }
 
 const VERIFY: &str = "\
@@ -175,6 +179,32 @@ enum TopicsCommand {
     Apply,
 }
 
+#[derive(Debug, Subcommand)]
+enum PositionsCommand {
+    /// One line for each partition of payments and bases, and why `run` would refuse it
+    Show,
+    /// Go on elsewhere; no instance may run. What lies between is given up
+    Set {
+        /// Name of the topic of payments or bases
+        topic: String,
+        /// Number of the partition
+        partition: i32,
+        /// An offset, or `earliest` for the first record that is still there
+        #[arg(value_parser = target)]
+        offset: positions::Target,
+    },
+    /// Fill changelogs that were deleted: positions from the group, totals from the settlements; no instance may run
+    Rebuild,
+}
+
+fn target(text: &str) -> Result<positions::Target, String> {
+    match (text, text.parse()) {
+        ("earliest", _) => Ok(positions::Target::Earliest),
+        (_, Ok(offset)) => Ok(positions::Target::Offset(offset)),
+        _ => Err("neither an offset nor `earliest`".to_owned()),
+    }
+}
+
 /// Why a command ended otherwise than clean.
 #[derive(Debug, thiserror::Error)]
 enum Error {
@@ -186,6 +216,8 @@ enum Error {
     Topics(#[from] topics::Error),
     #[error(transparent)]
     Verify(#[from] verify::Error),
+    #[error(transparent)]
+    Positions(#[from] positions::Error),
     #[error("write to standard output: {0}")]
     Output(#[from] io::Error),
 }
@@ -196,6 +228,7 @@ impl Error {
             Error::Config(_) | Error::Telemetry(_) => Exit::Configuration,
             Error::Topics(error) => error.exit(),
             Error::Verify(error) => error.exit(),
+            Error::Positions(error) => error.exit(),
             // The reader of a pipe has seen enough.
             Error::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Clean,
             Error::Output(_) => Exit::Failed,
@@ -275,6 +308,10 @@ fn execute(arguments: &Arguments, environment: &[(String, String)]) -> Result<Ex
         Command::DeadLetters(wanted) => {
             start_logging(arguments, environment)?;
             dead_letters(wanted, &loaded)
+        }
+        Command::Positions(command) => {
+            start_logging(arguments, environment)?;
+            positions(command, &loaded)
         }
     }
 }
@@ -429,6 +466,47 @@ fn dead_letters(wanted: &LettersCommand, loaded: &Loaded) -> Result<Exit, Error>
             Ok(Exit::Clean)
         }
     }
+}
+
+fn positions(command: &PositionsCommand, loaded: &Loaded) -> Result<Exit, Error> {
+    let config = &loaded.config;
+    match command {
+        PositionsCommand::Show => {
+            let rows = positions::show(config)?;
+            for row in &rows {
+                print(&format!("{row}\n"))?;
+            }
+            let is_refused = rows.iter().any(|row| row.refusal.is_some());
+            return Ok(if is_refused {
+                Exit::BrokenPromise
+            } else {
+                Exit::Clean
+            });
+        }
+        PositionsCommand::Set {
+            topic,
+            partition,
+            offset,
+        } => {
+            let change = positions::set(config, topic, *partition, *offset)?;
+            print(&format!("{change}\n"))?;
+        }
+        PositionsCommand::Rebuild => {
+            let mut printed = Ok(());
+            let mut count = 0;
+            positions::rebuild(config, |change| {
+                count += 1;
+                if printed.is_ok() {
+                    printed = print(&format!("{change}\n"));
+                }
+            })?;
+            printed?;
+            if count == 0 {
+                print("every partition that has run has its position\n")?;
+            }
+        }
+    }
+    Ok(Exit::Clean)
 }
 
 #[cfg(test)]

@@ -139,6 +139,7 @@
 //! | [`app`] | puts the parts together |
 //! | [`verify`] | proves from the committed topics that the promises hold; shares no decision with the above |
 //! | [`inspect`] | explains one payment, lists dead letters |
+//! | [`positions`] | what an operator may decide about where partitions go on |
 //! | [`cli`] | the command line |
 //!
 //! # Simulation
@@ -168,6 +169,7 @@ pub mod failpoint;
 pub mod http;
 pub mod inspect;
 pub mod metrics;
+pub mod positions;
 pub mod rules;
 pub mod sink;
 pub mod state;

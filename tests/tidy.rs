@@ -79,6 +79,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("inspect", &["config", "codec", "broker", "sink", "verify"]),
     (
+        "positions",
+        &[
+            "domain", "clock", "exit", "config", "codec", "broker", "topics", "engine",
+        ],
+    ),
+    (
         "cli",
         &[
             "exit",
@@ -89,6 +95,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "app",
             "verify",
             "inspect",
+            "positions",
         ],
     ),
 ];

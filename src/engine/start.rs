@@ -3,7 +3,7 @@
 
 use thiserror::Error;
 
-use crate::broker::Bounds;
+use crate::broker::{Bounds, Topic};
 
 /// What is known about the position of a task.
 #[derive(Debug, Clone, Copy)]
@@ -12,6 +12,9 @@ pub struct Facts<'a> {
     pub recorded: Option<Recorded<'a>>,
     /// The group's committed offset.
     pub group: Option<i64>,
+    /// Outcomes or records that only a task that has run can have written; looked for only where
+    /// nobody holds a position.
+    pub trace: Option<&'a str>,
     /// Where the source partition begins and ends.
     pub source: Bounds,
     pub application_id: &'a str,
@@ -39,10 +42,17 @@ pub struct Start {
 pub enum Refusal {
     #[error(
         "the changelog holds no position, but the group has committed offset {group}: the \
-         changelog was deleted or made anew, and totals would restart at zero. Restore the \
-         changelog topic, or delete the group's offsets to begin again from the first payment"
+         changelog was deleted, cut or made anew, and going on would repeat or forget payments"
     )]
     PositionMissing { group: i64 },
+    #[error(
+        "neither the changelog nor the group holds a position, but {trace}: both were deleted, \
+         and a new start would give payments a second outcome"
+    )]
+    PositionForgotten {
+        /// What shows that the task has run before.
+        trace: String,
+    },
     #[error(
         "the changelog was written by application {found:?}, this is {expected:?} \
          (kafka.application_id)"
@@ -64,12 +74,46 @@ pub enum Refusal {
     LogTooShort { next: i64, high: i64 },
 }
 
+impl Refusal {
+    /// What the person does about it, for a task of `topic`; every command is one of docs/damage.md.
+    pub fn advice(&self, role: Topic, topic: &str, partition: i32) -> String {
+        match self {
+            Self::PositionMissing { .. } => "Restore the changelog topic; or stop all instances and \
+                 run `settle positions rebuild`, which fills it from the statistics and the \
+                 group's offsets"
+                .to_owned(),
+            Self::PositionForgotten { .. } => "Stop all instances, set the group's offsets to where \
+                 they stood (`kafka-consumer-groups.sh --reset-offsets`), and run `settle positions \
+                 rebuild`"
+                .to_owned(),
+            Self::OtherApplication { .. } => "Give each application changelogs of its own \
+                 (topics.changelog, topics.ingest_changelog), or this one its old name"
+                .to_owned(),
+            Self::OtherTopic { .. } => {
+                "Configure the topic that it belongs to, or changelogs of its own".to_owned()
+            }
+            Self::LogTooShort { .. } if role == Topic::Source => "Restore the topic: outcomes are \
+                 known by partition and offset, so another log under this name cannot be gone on \
+                 with. Or begin under another kafka.application_id, with topics and a database of \
+                 its own"
+                .to_owned(),
+            Self::RecordsDeleted { .. } | Self::LogTooShort { .. } => format!(
+                "Restore the records; or stop all instances and run `settle positions set {topic} \
+                 {partition} earliest`, which gives up what is gone"
+            ),
+        }
+    }
+}
+
 /// Decides where a task goes on, or refuses.
 pub fn decide(facts: &Facts) -> Result<Start, Refusal> {
     let Some(recorded) = facts.recorded else {
-        return match facts.group {
-            Some(group) => Err(Refusal::PositionMissing { group }),
-            None => Ok(Start {
+        return match (facts.group, facts.trace) {
+            (Some(group), _) => Err(Refusal::PositionMissing { group }),
+            (None, Some(trace)) => Err(Refusal::PositionForgotten {
+                trace: trace.to_owned(),
+            }),
+            (None, None) => Ok(Start {
                 offset: facts.source.low,
                 group_differed: false,
             }),
@@ -116,6 +160,7 @@ mod tests {
         Facts {
             recorded,
             group,
+            trace: None,
             source: BOUNDS,
             application_id: "settle",
             topic: "payments",
@@ -152,6 +197,12 @@ mod tests {
             decide(&facts(None, Some(7))),
             Err(Refusal::PositionMissing { group: 7 })
         );
+        let mut forgotten = facts(None, None);
+        forgotten.trace = Some("settlements/0 holds outcomes");
+        assert!(matches!(
+            decide(&forgotten),
+            Err(Refusal::PositionForgotten { .. })
+        ));
         assert_eq!(
             decide(&facts(Some(9), Some(9))),
             Err(Refusal::RecordsDeleted { next: 9, low: 10 })

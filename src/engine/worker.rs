@@ -96,6 +96,8 @@ pub struct Worker<P: Port> {
     markers_at: Duration,
     committed_at: Duration,
     pub(super) fenced_at: Option<Duration>,
+    /// Since when every turn has met a topic that is not there.
+    pub(super) missing_since: Option<Duration>,
     /// Why the producer will be replaced.
     pub(super) replacement: Replacement,
     pub(super) stop: Arc<AtomicBool>,
@@ -139,6 +141,7 @@ impl<P: Port> Worker<P> {
             markers_at: clock::now(),
             committed_at: Duration::ZERO,
             fenced_at: None,
+            missing_since: None,
             replacement: Replacement::Start,
             stop: options.stop,
         })
@@ -154,8 +157,9 @@ impl<P: Port> Worker<P> {
 
     /// One turn of the loop, and the reaction to its failure.
     pub fn step(&mut self) -> Result<(), Stopped> {
-        if let Err(failure) = self.turn() {
-            self.react(&failure)?;
+        match self.turn() {
+            Ok(()) => self.missing_since = None,
+            Err(failure) => self.react(&failure)?,
         }
         self.report();
         Ok(())

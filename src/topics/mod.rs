@@ -78,6 +78,13 @@ pub fn look(config: &Config) -> Result<Plan, Error> {
     Ok(plan(config, &existing))
 }
 
+/// Partition counts of the topics that exist, by name.
+pub fn existing(config: &Config) -> Result<BTreeMap<String, i32>, Error> {
+    let found = describe(&Admin::new(&Settings::new(config))?, config)?;
+    let counts = found.into_iter();
+    Ok(counts.map(|(name, topic)| (name, topic.partitions)).collect())
+}
+
 /// Creates what is missing, whatever `topics.create` says, and answers what was done.
 pub fn apply(config: &Config) -> Result<Plan, Error> {
     let admin = Admin::new(&Settings::new(config))?;
