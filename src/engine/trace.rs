@@ -79,9 +79,10 @@ impl<P: Port> Worker<P> {
                 from,
                 to,
             };
-            self.port.scan(Isolation::Committed, &[range], |record, _| {
-                found.get_or_insert(record.offset);
-            })?;
+            self.port
+                .scan(Isolation::Committed, &[range], |record, _| {
+                    found.get_or_insert(record.offset);
+                })?;
             from = to;
         }
         Ok(found)

@@ -86,7 +86,10 @@ impl fmt::Display for Change {
                 )
             }
             Some(before) => write!(f, "{place}: goes on at {next}, not at {before}"),
-            None => write!(f, "{place}: goes on at {next}, with the totals of {keys} rule keys"),
+            None => write!(
+                f,
+                "{place}: goes on at {next}, with the totals of {keys} rule keys"
+            ),
         }
     }
 }

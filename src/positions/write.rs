@@ -52,7 +52,9 @@ impl Session {
             Target::Offset(offset) => offset,
         };
         if !(low..=high).contains(&next) {
-            return refused(format!("{place}: the log holds {low} to {high}, not {next}"));
+            return refused(format!(
+                "{place}: the log holds {low} to {high}, not {next}"
+            ));
         }
         let before = position.next;
         let is_anew = before > high;
@@ -68,7 +70,13 @@ impl Session {
             ));
         }
         let position = Position { next, ..position };
-        self.write(&mut self.producer()?, task, &log.partition, position, &BTreeMap::new())?;
+        self.write(
+            &mut self.producer()?,
+            task,
+            &log.partition,
+            position,
+            &BTreeMap::new(),
+        )?;
         Ok(Change {
             place,
             before: Some(before),
@@ -139,7 +147,9 @@ impl Session {
         mut position: Position,
         totals: &BTreeMap<RuleKey, Totals>,
     ) -> Result<(), Error> {
-        producer.transactional_id().clone_into(&mut position.transactional_id);
+        producer
+            .transactional_id()
+            .clone_into(&mut position.transactional_id);
         position.transaction += 1;
         if !producer.is_trusted() {
             producer.replace()?;
