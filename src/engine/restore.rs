@@ -13,7 +13,8 @@ use crate::broker::port::{Consumer as _, Fetched as _, GroupOffsets, Port, Reade
 use crate::broker::scan::{Isolation, Range};
 use crate::broker::{Bounds, Names, Partition, Record, Topic};
 use crate::clock;
-use crate::codec::stored::{POSITION_KEY, Position, TOUCH_KEY};
+use crate::codec::stored::{POSITION_KEY, Position, TOUCH_KEY, is_same_log, least_length};
+use crate::domain::rule::RuleKey;
 use crate::engine::failure::Failure;
 use crate::engine::fixed::Fixed;
 use crate::engine::former;
@@ -22,8 +23,8 @@ use crate::engine::start::{Facts, Recorded, decide};
 use crate::engine::tasks::{Life, Tasks};
 use crate::engine::worker::Worker;
 use crate::failpoint::{self, Point};
-use crate::state;
 use crate::state::view::Served;
+use crate::state::{self, totals};
 
 /// Records that one turn reads from the logs, so that running tasks are not kept waiting.
 const RECORDS_PER_TURN: usize = 5000;
@@ -86,6 +87,9 @@ impl<P: Port> Worker<P> {
             vec![(task.changelog(), task.store.positions().changelog)]
         } else {
             let task = &self.tasks.settle[&number];
+            if let Some(key) = task.misplaced(&self.fixed)? {
+                return Err(moved(&self.fixed, task.changelog(), &key));
+            }
             let positions = task.store.positions();
             vec![
                 (task.changelog(), positions.changelog),
@@ -497,7 +501,11 @@ fn read_log(tasks: &mut Tasks, record: &Record, fixed: &Fixed) -> Result<(), Fai
             }
         }
         Topic::Changelog => {
+            if let Some(key) = misplaced(record, fixed) {
+                return Err(moved(fixed, record.partition, key));
+            }
             if let Some(task) = tasks.settle.get_mut(&number) {
+                check_whole(record, &task.store, &fixed.names)?;
                 let position = task
                     .read_changelog(record.offset, record.key, record.value)
                     .map_err(|reason| broken(&reason))?;
@@ -526,6 +534,50 @@ fn ingest_position(record: &Record) -> Result<Position, String> {
         }
         _ => Err("it is no position record".to_owned()),
     }
+}
+
+/// A position record of totals is of the log that the store was made from, and stands as far behind
+/// its beginning as it says.
+fn check_whole(record: &Record, store: &totals::Store, names: &Names) -> Result<(), Failure> {
+    let value = record.value.filter(|_| record.key == Some(POSITION_KEY));
+    let Some(Ok(position)) = value.map(Position::decode) else {
+        return Ok(());
+    };
+    let known = store.positions().transaction;
+    if known != 0 && !is_same_log(known, position.transaction) {
+        return Err(Failure::State(state::Error::Damaged {
+            path: store.path().to_owned(),
+            reason: "its changelog was made anew since".to_owned(),
+        }));
+    }
+    let (length, offset) = (least_length(position.transaction), record.offset);
+    if offset + 2 < length {
+        let (name, number) = (names.of(record.partition.topic), record.partition.number);
+        return Err(Failure::Broken(format!(
+            "{name}/{number}: the position at {offset} stands for {length} offsets: the changelog \
+             was made anew while an instance ran, and totals are missing from it. {}",
+            made_anew(name)
+        )));
+    }
+    Ok(())
+}
+
+/// The rule key of a changelog record that belongs to another partition.
+pub(super) fn misplaced<'a>(record: &Record<'a>, fixed: &Fixed) -> Option<&'a str> {
+    let key = std::str::from_utf8(record.key?).ok()?;
+    let is_away = RuleKey::parse(key).is_some() && fixed.home_of(key) != record.partition.number;
+    is_away.then_some(key)
+}
+
+/// Totals stand where the key no longer lives.
+pub(super) fn moved(fixed: &Fixed, log: Partition, key: &str) -> Failure {
+    let (topic, number) = (fixed.names.of(log.topic), log.number);
+    let (count, home) = (fixed.partitions.bases, fixed.home_of(key));
+    Failure::Broken(format!(
+        "{topic}/{number}: it holds the totals of {key}, which lives in partition {home} of {count}: \
+         the number of partitions was changed, and totals would begin anew. Kafka takes no \
+         partition away: restore the topics with the number they had (docs/damage.md)"
+    ))
 }
 
 fn foreign(record: &Record, names: &Names, reason: &str) -> Failure {

@@ -78,14 +78,17 @@ impl Refusal {
     /// What the person does about it, for a task of `topic`; every command is one of docs/damage.md.
     pub fn advice(&self, role: Topic, topic: &str, partition: i32) -> String {
         match self {
-            Self::PositionMissing { .. } => "Restore the changelog topic; or stop all instances and \
+            Self::PositionMissing { .. } => {
+                "Restore the changelog topic; or stop all instances and \
                  run `settle positions rebuild`, which fills it from the statistics and the \
                  group's offsets"
-                .to_owned(),
-            Self::PositionForgotten { .. } => "Stop all instances, set the group's offsets to where \
-                 they stood (`kafka-consumer-groups.sh --reset-offsets`), and run `settle positions \
-                 rebuild`"
-                .to_owned(),
+                    .to_owned()
+            }
+            Self::PositionForgotten { .. } => format!(
+                "Stop all instances and say where it goes on: `settle positions set {topic} \
+                 {partition}` and an offset, or `kafka-consumer-groups.sh --reset-offsets` for \
+                 the whole group and `settle positions rebuild`"
+            ),
             Self::OtherApplication { .. } => "Give each application changelogs of its own \
                  (topics.changelog, topics.ingest_changelog), or this one its old name"
                 .to_owned(),

@@ -5,6 +5,7 @@ use crate::broker::port::{Port, Reader as _};
 use crate::broker::scan::{Isolation, Range};
 use crate::broker::{Bounds, Partition, Topic};
 use crate::engine::failure::Failure;
+use crate::engine::restore::{misplaced, moved};
 use crate::engine::worker::Worker;
 
 /// Offsets that are looked at in one go: enough to meet a committed record at once where there are
@@ -48,6 +49,7 @@ impl<P: Port> Worker<P> {
         let highs = self.reader.ends(&logs, Isolation::Uncommitted)?;
         // Others of this kind have run since the topic was made, and this one has not.
         if highs.iter().any(|high| *high > 0) {
+            self.keys_are_at_home(&logs)?;
             return Ok(None);
         }
         for (output, end) in outputs.into_iter().zip(ends) {
@@ -57,6 +59,32 @@ impl<P: Port> Worker<P> {
             }
         }
         Ok(None)
+    }
+
+    /// A partition in which nothing has ever been may have been added: then keys of the others
+    /// belong here.
+    fn keys_are_at_home(&self, changelogs: &[Partition]) -> Result<(), Failure> {
+        let ends = self.reader.ends(changelogs, Isolation::Committed)?;
+        let mut ranges = Vec::new();
+        for (log, to) in changelogs.iter().zip(ends) {
+            if log.topic == Topic::Changelog && to > 0 {
+                let low = self.reader.bounds(*log)?.low;
+                ranges.push(Range {
+                    partition: *log,
+                    from: low.max(to - STEP),
+                    to,
+                });
+            }
+        }
+        let mut found = None;
+        self.port.scan(Isolation::Committed, &ranges, |record, _| {
+            if found.is_none()
+                && let Some(key) = misplaced(record, &self.fixed)
+            {
+                found = Some((record.partition, key.to_owned()));
+            }
+        })?;
+        found.map_or(Ok(()), |(log, key)| Err(moved(&self.fixed, log, &key)))
     }
 
     fn written(&self, topics: &[Topic]) -> Vec<Partition> {

@@ -7,7 +7,8 @@ use crate::broker::port::{Port as _, Producer as _, Reader as _};
 use crate::broker::producer::Producer;
 use crate::broker::transaction::Transaction;
 use crate::broker::{Bounds, Partition, Topic};
-use crate::codec::stored::{POSITION_KEY, Position, write_totals};
+use crate::clock;
+use crate::codec::stored::{POSITION_KEY, Position, next_length, write_totals};
 use crate::domain::rule::RuleKey;
 use crate::domain::totals::Totals;
 use crate::positions::read::Log;
@@ -34,18 +35,6 @@ impl Session {
         };
         let place = self.place(task);
         let log = self.changelog(task)?;
-        let Some(position) = log.position else {
-            return refused(format!(
-                "{place} has no position: `settle positions rebuild` writes those that are missing"
-            ));
-        };
-        let application = &self.settings.application_id;
-        if (&*position.application_id, &*position.topic) != (application, topic) {
-            return refused(format!(
-                "{place}: the position is that of {} in application {}",
-                position.topic, position.application_id
-            ));
-        }
         let Bounds { low, high } = self.reader.bounds(task)?;
         let next = match target {
             Target::Earliest => low,
@@ -54,6 +43,17 @@ impl Session {
         if !(low..=high).contains(&next) {
             return refused(format!(
                 "{place}: the log holds {low} to {high}, not {next}"
+            ));
+        }
+        self.refuse_rest(&log)?;
+        let Some(position) = log.position else {
+            return self.create(&mut self.producer()?, task, log.partition, next);
+        };
+        let application = &self.settings.application_id;
+        if (&*position.application_id, &*position.topic) != (application, topic) {
+            return refused(format!(
+                "{place}: the position is that of {} in application {}",
+                position.topic, position.application_id
             ));
         }
         let before = position.next;
@@ -73,7 +73,7 @@ impl Session {
         self.write(
             &mut self.producer()?,
             task,
-            &log.partition,
+            log.partition,
             position,
             &BTreeMap::new(),
         )?;
@@ -94,33 +94,43 @@ impl Session {
             let (None, Some(next)) = (&log.position, self.group(task)?) else {
                 continue;
             };
-            let is_source = task.topic == Topic::Source;
-            let (time, totals) = if is_source {
-                (self.window_end(task, next)?, BTreeMap::new())
-            } else {
-                (0, self.totals(task.number)?)
-            };
-            let position = Position {
-                application_id: self.settings.application_id.clone(),
-                topic: self.settings.topics.of(task.topic).to_owned(),
-                next,
-                time,
-                transactional_id: String::new(),
-                transaction: 0,
-            };
             let producer = match &mut producer {
                 Some(producer) => producer,
                 none => none.insert(self.producer()?),
             };
-            self.write(producer, task, &log.partition, position, &totals)?;
-            each(&Change {
-                place: self.place(task),
-                before: None,
-                next,
-                keys: totals.len(),
-            });
+            each(&self.create(producer, task, log.partition, next)?);
         }
         Ok(())
+    }
+
+    /// Writes the position of a partition that has none, with its totals.
+    fn create(
+        &self,
+        producer: &mut Producer,
+        task: Partition,
+        changelog: Partition,
+        next: i64,
+    ) -> Result<Change, Error> {
+        let (time, totals) = if task.topic == Topic::Source {
+            (self.window_end(task, next)?, BTreeMap::new())
+        } else {
+            (0, self.totals(task.number)?)
+        };
+        let position = Position {
+            application_id: self.settings.application_id.clone(),
+            topic: self.settings.topics.of(task.topic).to_owned(),
+            next,
+            time,
+            transactional_id: String::new(),
+            transaction: 0,
+        };
+        self.write(producer, task, changelog, position, &totals)?;
+        Ok(Change {
+            place: self.place(task),
+            before: None,
+            next,
+            keys: totals.len(),
+        })
     }
 
     /// A changelog of which a part is left, or that something else has written to, cannot be
@@ -143,21 +153,25 @@ impl Session {
         &self,
         producer: &mut Producer,
         task: Partition,
-        changelog: &Partition,
+        changelog: Partition,
         mut position: Position,
         totals: &BTreeMap<RuleKey, Totals>,
     ) -> Result<(), Error> {
         producer
             .transactional_id()
             .clone_into(&mut position.transactional_id);
-        position.transaction += 1;
+        position.transaction = if task.topic == Topic::Source {
+            position.transaction + 1
+        } else {
+            next_length(position.transaction, totals.len() + 1, clock::wall_millis())
+        };
         if !producer.is_trusted() {
             producer.replace()?;
         }
         let mut transaction = Transaction::begin(producer)?;
         let mut send = |key: &[u8], value: &[u8]| {
             transaction.send(&Outgoing {
-                partition: *changelog,
+                partition: changelog,
                 key: Some(key),
                 value: Some(value),
                 headers: &[],

@@ -149,7 +149,9 @@ fn a_changelog_that_was_cut_behind_an_older_state_is_rebuilt_for_ingest_and_refu
     delete_topic(&line, &totals);
     let (code, printed) = positions(&line, &["rebuild"]);
     assert_eq!(code, 0, "{printed}");
+    // The old files would fit into the new log.
     goes_on(&mut line, 3);
+    assert_contains(&line.log(0), &["its changelog was made anew since"]);
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! Partitions that are added to topics, which Kafka cannot take away again, and topics that go away.
 
 use chaos::cluster::tools::Tool;
+use chaos::cluster::topics::Topic;
 
 use crate::line::{LIMIT, Line, plain};
 use crate::operator::{
     BROKEN_PROMISE, CONFIGURATION, FAILED, assert_contains, await_entry, delete_topic, kafka, line,
-    positions, refused, settle,
+    lose_state, positions, refused, settle,
 };
 
 const SEED: u64 = 341;
@@ -83,15 +84,48 @@ fn a_partition_added_to_bases_or_changelog_is_refused_at_the_start_and_taken_bac
     // Nothing is on its way, so both can be made anew.
     delete_topic(&line, &bases);
     delete_topic(&line, &changelog);
-    let (code, printed) = positions(&line, &["rebuild"]);
-    assert_eq!(code, 0, "{printed}");
+    assert_eq!(settle(&line, &["topics", "apply"]).0, 0);
+    // Kafka forgets the group's offsets of a topic that is deleted.
+    let log = refused(&mut line, BROKEN_PROMISE);
+    assert_contains(
+        &log,
+        &["neither the changelog nor the group holds a position"],
+    );
     for number in ["0", "1", "2", "3"] {
         let (code, printed) = positions(&line, &["set", &bases, number, "earliest"]);
         assert_eq!(code, 0, "{printed}");
+        assert_contains(&printed, &["goes on at 0, with the totals of"]);
     }
     line.restart(0);
     part(&line, 2);
-    line.prove();
+    line.settle();
+    line.terminate(0);
+    let (code, printed) = settle(&line, &["verify", "--at-rest"]);
+    assert_eq!(code, 0, "{printed}");
+}
+
+#[test]
+fn more_partitions_for_all_topics_with_rule_keys_are_refused_because_keys_would_move() {
+    let mut line = running("all");
+    line.terminate(0);
+    let names = &line.names;
+    let keyed = [
+        &names.bases,
+        &names.rules,
+        &names.settlements,
+        &names.statistics,
+        &names.changelog,
+    ];
+    for topic in keyed {
+        line.topics.grow(topic, 5).unwrap();
+    }
+    for is_lost in [false, true] {
+        if is_lost {
+            lose_state(&line);
+        }
+        let log = refused(&mut line, BROKEN_PROMISE);
+        assert_contains(&log, &["the number of partitions was changed", "of 5"]);
+    }
 }
 
 #[test]
@@ -114,6 +148,32 @@ fn a_topic_deleted_under_a_running_instance_ends_it_with_the_name() {
             "settle positions rebuild",
         ],
     );
+    let (code, printed) = positions(&line, &["rebuild"]);
+    assert_eq!(code, 0, "{printed}");
+    line.restart(0);
+    part(&line, 2);
+    line.prove();
+}
+
+#[test]
+fn a_changelog_made_anew_under_a_running_instance_is_never_taken_for_a_whole_one() {
+    let mut line = running("swapped");
+    let changelog = line.names.changelog.clone();
+    delete_topic(&line, &changelog);
+    let empty = Topic::new(&changelog, 4).set("cleanup.policy", "compact");
+    line.topics.create(&[empty]).unwrap();
+    part(&line, 1);
+    let status = line.rest(|line| line.instances[0].wait_exit(2 * LIMIT).unwrap());
+    assert_eq!(
+        status.code(),
+        Some(BROKEN_PROMISE),
+        "{}",
+        line.instances[0].tail()
+    );
+    lose_state(&line);
+    let log = refused(&mut line, BROKEN_PROMISE);
+    assert_contains(&log, &["settle positions rebuild"]);
+    delete_topic(&line, &changelog);
     let (code, printed) = positions(&line, &["rebuild"]);
     assert_eq!(code, 0, "{printed}");
     line.restart(0);

@@ -62,23 +62,28 @@ fn zeroed_files_and_files_of_a_newer_version_are_set_aside_and_rebuilt() {
 #[test]
 fn a_full_disk_ends_it_with_the_directory_and_nothing_is_lost_when_there_is_room_again() {
     let mut line = line("full");
-    let whole = line.options(0);
-    fs::create_dir_all(&whole.directory).unwrap();
-    // Files may not grow beyond this: writing on fails as on a full disk, with EFBIG.
+    line.start(1);
+    line.send(day(SEED, PART as u64));
+    line.settle();
+    line.terminate(0);
+    let whole = line.instances[0].options().clone();
+    let files = fs::read_dir(whole.state_directory()).unwrap();
+    let sizes = files.map(|file| file.unwrap().metadata().unwrap().len());
+    // Nothing behind the first half of the largest file can be written: as on a full disk, with EFBIG.
+    let blocks = sizes.max().unwrap() / 2 / 512;
     let script = whole.directory.join("limited");
     let text = format!(
-        "#!/bin/sh\ntrap '' XFSZ\nulimit -f {BLOCKS}\nexec '{}' \"$@\"\n",
+        "#!/bin/sh\ntrap '' XFSZ\nulimit -f {blocks}\nexec '{}' \"$@\"\n",
         env!("CARGO_BIN_EXE_settle"),
     );
     fs::write(&script, text).unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     let mut limited = whole.clone();
     limited.binary = script;
-    line.launch(limited);
-    line.wait_ready();
+    line.instances[0].restart_with(limited).unwrap();
     line.send(Day::new(DayOptions {
         is_plain: true,
-        ..DayOptions::new(SEED, 40_000, 4)
+        ..DayOptions::new(SEED + 1, 40_000, 4)
     }));
     let status = line.instances[0].wait_exit(LIMIT).unwrap();
     assert_eq!(status.code(), Some(STATE), "{}", line.instances[0].tail());
@@ -91,6 +96,3 @@ fn a_full_disk_ends_it_with_the_directory_and_nothing_is_lost_when_there_is_room
     line.instances[0].restart_with(whole).unwrap();
     line.prove();
 }
-
-/// Of 512 bytes: more than new files have, less than these payments need.
-const BLOCKS: usize = 2 * 1700;
