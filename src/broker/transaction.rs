@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::broker::Partition;
-use crate::broker::classify::Error;
+use crate::broker::classify::{Error, Reaction};
 use crate::broker::mark::MARK_HEADER;
 use crate::broker::native::Outgoing;
 use crate::broker::port::Producer;
@@ -38,12 +38,16 @@ pub struct Transaction<'a, P> {
 }
 
 impl<'a, P: Producer> Transaction<'a, P> {
-    /// Begins a transaction. The producer must be trusted.
+    /// Begins a transaction. The producer must be trusted; one that has become suspect since that
+    /// was asked is refused.
     pub fn begin(producer: &'a mut P) -> Result<Self, Error> {
-        assert!(
-            producer.is_trusted(),
-            "a suspect producer must be replaced before the next begin"
-        );
+        if !producer.is_trusted() {
+            return Err(Error::new(
+                "begin a transaction",
+                "a connection broke since the last one",
+                Reaction::Recover,
+            ));
+        }
         producer.begin()?;
         failpoint::fail::<Error>(Point::BeginAfter)?;
         let mark = producer.marks().begin().to_string();

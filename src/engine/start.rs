@@ -15,6 +15,9 @@ pub struct Facts<'a> {
     /// Outcomes or records that only a task that has run can have written; looked for only where
     /// nobody holds a position.
     pub trace: Option<&'a str>,
+    /// It belongs to a position record that the changelog holds and that was aborted: a broker has
+    /// lost the marker of the task's first transaction, which was undone then.
+    pub is_undone: bool,
     /// Where the source partition begins and ends.
     pub source: Bounds,
     pub application_id: &'a str,
@@ -112,13 +115,13 @@ impl Refusal {
 pub fn decide(facts: &Facts) -> Result<Start, Refusal> {
     let Some(recorded) = facts.recorded else {
         return match (facts.group, facts.trace) {
-            (Some(group), _) => Err(Refusal::PositionMissing { group }),
+            (Some(group), _) if !facts.is_undone => Err(Refusal::PositionMissing { group }),
             (None, Some(trace)) => Err(Refusal::PositionForgotten {
                 trace: trace.to_owned(),
             }),
-            (None, None) => Ok(Start {
+            _ => Ok(Start {
                 offset: facts.source.low,
-                group_differed: false,
+                group_differed: facts.group.is_some(),
             }),
         };
     };
@@ -164,6 +167,7 @@ mod tests {
             recorded,
             group,
             trace: None,
+            is_undone: false,
             source: BOUNDS,
             application_id: "settle",
             topic: "payments",
@@ -192,6 +196,17 @@ mod tests {
             group_differed: false,
         };
         assert_eq!(decide(&facts(None, None)), Ok(expected));
+    }
+
+    #[test]
+    fn a_task_whose_first_transaction_was_undone_begins_at_the_first_record() {
+        let mut undone = facts(None, Some(17));
+        undone.is_undone = true;
+        let expected = Start {
+            offset: 10,
+            group_differed: true,
+        };
+        assert_eq!(decide(&undone), Ok(expected));
     }
 
     #[test]

@@ -134,7 +134,7 @@ impl Session {
 
     /// Instances would go on from what they know.
     fn nobody_runs(&self) -> Result<(), Error> {
-        let members = monitor::members(&self.settings)?;
+        let members = monitor::instances(&self.settings)?;
         if members.is_empty() {
             return Ok(());
         }

@@ -170,6 +170,7 @@ impl Session {
             recorded,
             group,
             trace: begins.as_deref(),
+            is_undone: false,
             source: bounds,
             application_id: &self.settings.application_id,
             topic,
