@@ -492,17 +492,25 @@ fn positions(command: &PositionsCommand, loaded: &Loaded) -> Result<Exit, Error>
             print(&format!("{change}\n"))?;
         }
         PositionsCommand::Rebuild => {
-            let mut printed = Ok(());
-            let mut count = 0;
-            positions::rebuild(config, |change| {
-                count += 1;
-                if printed.is_ok() {
-                    printed = print(&format!("{change}\n"));
-                }
-            })?;
-            printed?;
-            if count == 0 {
-                print("every partition that has run has its position\n")?;
+            let mut lines = Vec::new();
+            let mut unknown = Vec::new();
+            let done = positions::rebuild(
+                config,
+                |change| lines.push(format!("{change}\n")),
+                |place| unknown.push(place.to_owned()),
+            );
+            // What was written before it failed stays written.
+            print(&lines.concat())?;
+            done?;
+            if lines.is_empty() && unknown.is_empty() {
+                print("every partition has its position\n")?;
+            }
+            if !unknown.is_empty() {
+                let places = unknown.join(" ");
+                print(&format!(
+                    "no position, and none of the group either: {places}. Where one has run, \
+                     `settle positions set` says where it goes on\n"
+                ))?;
             }
         }
     }

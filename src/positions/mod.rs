@@ -163,13 +163,17 @@ pub fn set(config: &Config, topic: &str, number: i32, target: Target) -> Result<
 
 /// Writes changelogs that were deleted again: positions from the group's offsets, totals from the
 /// settlements, which must agree with the statistics. Partitions that have a position are left as
-/// they are.
-pub fn rebuild(config: &Config, each: impl FnMut(&Change)) -> Result<(), Error> {
+/// they are; `unknown` is told of those of which the group knows none either.
+pub fn rebuild(
+    config: &Config,
+    each: impl FnMut(&Change),
+    unknown: impl FnMut(&str),
+) -> Result<(), Error> {
     let plan = topics::apply(config)?;
     if !plan.violations.is_empty() {
         return Err(topics::Error::Violations(plan.violations).into());
     }
     let session = Session::open(config)?;
     session.nobody_runs()?;
-    session.rebuild(each)
+    session.rebuild(each, unknown)
 }

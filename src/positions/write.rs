@@ -85,13 +85,21 @@ impl Session {
         })
     }
 
-    pub(super) fn rebuild(&self, mut each: impl FnMut(&Change)) -> Result<(), Error> {
+    pub(super) fn rebuild(
+        &self,
+        mut each: impl FnMut(&Change),
+        mut unknown: impl FnMut(&str),
+    ) -> Result<(), Error> {
         let mut producer = None;
         for task in self.tasks() {
             let log = self.changelog(task)?;
             self.refuse_rest(&log)?;
-            // Without an offset of the group it has never run, or `run` tells that it has.
-            let (None, Some(next)) = (&log.position, self.group(task)?) else {
+            if log.position.is_some() {
+                continue;
+            }
+            let Some(next) = self.group(task)? else {
+                // It has never run, or `run` tells that it has.
+                unknown(&self.place(task));
                 continue;
             };
             let producer = match &mut producer {

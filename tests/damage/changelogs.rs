@@ -215,8 +215,9 @@ fn changelogs_and_offsets_that_were_both_deleted_are_no_first_start() {
         let parts = ["a position, but", "has a record at", "--reset-offsets"];
         assert_contains(&log, &parts);
     }
-    let (code, _) = positions(&line, &["rebuild"]);
-    assert_eq!(code, 0, "there is nothing to build from yet");
+    let (code, printed) = positions(&line, &["rebuild"]);
+    assert_eq!(code, 0, "{printed}");
+    assert_contains(&printed, &["no position, and none of the group either"]);
     for (topic, offsets) in topics.iter().zip(&stood) {
         for (partition, offset) in offsets.iter().enumerate() {
             let place = format!("{topic}:{partition}");

@@ -134,7 +134,7 @@ fn a_topic_deleted_under_a_running_instance_ends_it_with_the_name() {
     let changelog = line.names.changelog.clone();
     delete_topic(&line, &changelog);
     part(&line, 1);
-    let status = line.rest(|line| line.instances[0].wait_exit(2 * LIMIT).unwrap());
+    let status = line.instances[0].wait_exit(2 * LIMIT).unwrap();
     assert_eq!(status.code(), Some(FAILED), "{}", line.instances[0].tail());
     assert_contains(
         &line.log(0),
@@ -163,7 +163,7 @@ fn a_changelog_made_anew_under_a_running_instance_is_never_taken_for_a_whole_one
     let empty = Topic::new(&changelog, 4).set("cleanup.policy", "compact");
     line.topics.create(&[empty]).unwrap();
     part(&line, 1);
-    let status = line.rest(|line| line.instances[0].wait_exit(2 * LIMIT).unwrap());
+    let status = line.instances[0].wait_exit(2 * LIMIT).unwrap();
     assert_eq!(
         status.code(),
         Some(BROKEN_PROMISE),
