@@ -70,7 +70,8 @@ impl<P: Port> Worker<P> {
             self.open(partition)?;
             failpoint::fail::<Failure>(Point::RestoreOpened)?;
             let restore = self.begin_restore(partition, group)?;
-            self.tasks.lives.insert(partition, Life::Restoring(restore));
+            let restoring = Life::Restoring(Box::new(restore));
+            self.tasks.lives.insert(partition, restoring);
         }
         Ok(())
     }

@@ -72,8 +72,7 @@ impl Session {
         let position = Position { next, ..position };
         self.write(
             &mut self.producer()?,
-            task,
-            log.partition,
+            (task, log.partition),
             position,
             &BTreeMap::new(),
         )?;
@@ -132,7 +131,7 @@ impl Session {
             transactional_id: String::new(),
             transaction: 0,
         };
-        self.write(producer, task, changelog, position, &totals)?;
+        self.write(producer, (task, changelog), position, &totals)?;
         Ok(Change {
             place: self.place(task),
             before: None,
@@ -160,8 +159,7 @@ impl Session {
     fn write(
         &self,
         producer: &mut Producer,
-        task: Partition,
-        changelog: Partition,
+        (task, changelog): (Partition, Partition),
         mut position: Position,
         totals: &BTreeMap<RuleKey, Totals>,
     ) -> Result<(), Error> {

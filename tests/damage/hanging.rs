@@ -56,7 +56,7 @@ fn abort(line: &Line, topic: &str, partition: i32, offset: i64) {
 
 /// A payment id of this partition of the source.
 fn id_in(number: i32) -> String {
-    (0..)
+    (0..1000)
         .map(|id| format!("waiting-{id}"))
         .find(|id| partition::of(id.as_bytes(), PARTITIONS) == number)
         .unwrap()
