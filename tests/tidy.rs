@@ -77,7 +77,18 @@ const LAYERS: &[(&str, &[&str])] = &[
         "verify",
         &["clock", "exit", "config", "codec", "broker", "sink"],
     ),
-    ("inspect", &["config", "codec", "broker", "sink", "verify"]),
+    (
+        "inspect",
+        &[
+            "domain", "exit", "config", "codec", "broker", "state", "sink", "http", "verify",
+        ],
+    ),
+    (
+        "operate",
+        &[
+            "domain", "clock", "exit", "config", "codec", "broker", "verify", "inspect",
+        ],
+    ),
     (
         "positions",
         &[
@@ -87,14 +98,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "clock",
             "exit",
             "config",
             "broker",
             "topics",
+            "http",
             "telemetry",
             "app",
             "verify",
             "inspect",
+            "operate",
             "positions",
         ],
     ),
@@ -313,6 +327,7 @@ fn no_file_knows_the_machine_it_was_written_on() {
         "grafana/dashboards",
         "grafana/provisioning",
         "grafana/rules",
+        "packaging",
     ];
     let files = roots.into_iter().flat_map(|root| files(root, ""));
     let files = files.filter(|path| !path.starts_with("docs/img/"));

@@ -183,6 +183,11 @@ impl Settings {
         format!("{}:{}", self.application_id, self.worker_id(worker))
     }
 
+    /// Transactional id of a tool of the operator. Those of workers end in a number.
+    pub fn tool_id(&self, tool: &str) -> String {
+        format!("{}:{tool}", self.application_id)
+    }
+
     /// A third of the session, so that two lost heartbeats end nothing; at most 2 s.
     fn heartbeat_millis(&self) -> u64 {
         let session = self.properties.get("session.timeout.ms");
@@ -296,6 +301,14 @@ impl Settings {
             "client.id",
             format!("settle|{}|successor", self.instance_id),
         );
+        config
+    }
+
+    /// A producer of a tool of the operator.
+    pub(super) fn tool(&self, tool: &str) -> ClientConfig {
+        let mut config = self.producer(0);
+        config.set("transactional.id", self.tool_id(tool));
+        config.set("client.id", format!("settle|{}|{tool}", self.instance_id));
         config
     }
 

@@ -7,6 +7,7 @@ pub mod client;
 pub mod consumer;
 mod ends;
 pub mod feeder;
+pub mod group;
 mod leaders;
 pub mod mark;
 pub mod member;

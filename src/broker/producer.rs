@@ -57,6 +57,11 @@ impl Producer {
         Self::with(config, settings, transactional_id.to_owned())
     }
 
+    /// One of a tool of the operator: only one process holds a tool's transactional id at a time.
+    pub fn tool(settings: &Settings, tool: &str) -> Self {
+        Self::with(settings.tool(tool), settings, settings.tool_id(tool))
+    }
+
     /// A successor that carries one transaction through the restart of a broker.
     pub(super) fn steadfast(settings: &Settings, transactional_id: &str) -> Self {
         let config = settings.steadfast(transactional_id);

@@ -29,6 +29,17 @@ impl Committed {
     }
 }
 
+/// Why a transaction is not known to be committed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Undone {
+    /// It never will be.
+    #[error("nothing was written: {0}")]
+    NotWritten(Error),
+    /// It may be.
+    #[error("whether it was written is not known: {0}")]
+    Unknown(Error),
+}
+
 /// An open transaction. Dropping it leaves the producer unusable until it is replaced.
 pub struct Transaction<'a, P> {
     producer: &'a mut P,
@@ -90,6 +101,14 @@ impl<'a, P: Producer> Transaction<'a, P> {
         failpoint::fail::<Error>(Point::CommitBefore)?;
         self.producer.end(true)?;
         failpoint::fail::<Error>(Point::CommitAfter)?;
+        Ok(Committed { receipts })
+    }
+
+    /// Delivers what was sent and commits it, without source positions: for a writer that is no
+    /// member of the group. An error in the second step leaves the outcome unknown.
+    pub fn commit_alone(self) -> Result<Committed, Undone> {
+        let receipts = self.producer.deliver().map_err(Undone::NotWritten)?;
+        self.producer.end(true).map_err(Undone::Unknown)?;
         Ok(Committed { receipts })
     }
 

@@ -72,7 +72,7 @@ pub fn run(seed: u64, directory: &Path, keeps_history: bool) -> Outcome {
     let sizes = sizes(&mut dice);
     let mut world = World::new(seed, &sizes, keeps_history);
     world.faults = faults(&mut dice);
-    world.faults.jump = if seed % 4 == 0 { 0.003 } else { 0.0 };
+    world.faults.jump = if seed.is_multiple_of(4) { 0.003 } else { 0.0 };
     world.feed.left = dice.u32(100..400);
     let window = if dice.bool() {
         Duration::from_secs(4)
