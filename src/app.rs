@@ -5,10 +5,12 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use crate::broker::classify::Denial;
 use crate::broker::client::Settings;
 use crate::broker::feeder::feed;
 use crate::broker::monitor::{self, Ends, Watch};
 use crate::broker::ownerless;
+use crate::broker::rights::{self, Purpose, Resource};
 use crate::broker::{Partition, Topic};
 use crate::clock;
 use crate::config::Config;
@@ -47,6 +49,14 @@ pub enum Error {
     Sink(#[from] sink::Error),
     #[error(transparent)]
     Stopped(#[from] Stopped),
+    /// The broker refused something in the middle of the work.
+    #[error("{cause}; not allowed: {principal} lacks {missing}")]
+    NotAllowed {
+        cause: String,
+        principal: String,
+        /// By name, as far as the cluster tells.
+        missing: String,
+    },
     #[error("{attempt}: {reason}")]
     Start {
         attempt: &'static str,
@@ -65,12 +75,15 @@ impl Error {
             Self::State(_) => Exit::State,
             Self::Rules(_) | Self::Sink(sink::Error::Database(_)) => Exit::Configuration,
             Self::Sink(sink::Error::Lost { .. } | sink::Error::Ahead { .. }) => Exit::BrokenPromise,
+            Self::NotAllowed { .. } | Self::Sink(sink::Error::NotAllowed { .. }) => {
+                Exit::NotAllowed
+            }
             Self::Sink(_) | Self::Broker(_) | Self::Start { .. } | Self::Grace(_) => Exit::Failed,
             Self::Stopped(stopped) => match stopped.cause {
                 Cause::Failed => Exit::Failed,
                 Cause::PromiseBroken => Exit::BrokenPromise,
                 Cause::StateDirectory => Exit::State,
-                Cause::NotAllowed => Exit::NotAllowed,
+                Cause::NotAllowed(_) => Exit::NotAllowed,
             },
         }
     }
@@ -101,7 +114,40 @@ pub fn run(config: &Config) -> Result<(), Error> {
     runtime.spawn(metrics::upkeep());
     let result = run_parts(config, &directory, topics, runtime.handle(), &stop);
     runtime.shutdown_background();
-    result
+    result.map_err(|error| name_missing_rights(config, error))
+}
+
+/// Adds to a refusal which rights are missing: the broker's answer does not say it.
+fn name_missing_rights(config: &Config, error: Error) -> Error {
+    let denial = match &error {
+        Error::Stopped(Stopped {
+            cause: Cause::NotAllowed(denial),
+            ..
+        })
+        | Error::Sink(sink::Error::NotAllowed { denial, .. }) => *denial,
+        _ => return error,
+    };
+    let missing = match denial {
+        Denial::Login => vec!["valid credentials in kafka.properties".to_owned()],
+        Denial::TransactionalId => rights::needed(config, Purpose::Run)
+            .into_iter()
+            .filter(|right| matches!(right.resource, Resource::TransactionalIds(_)))
+            .map(|right| right.to_string())
+            .collect(),
+        Denial::Cluster | Denial::Topic | Denial::Group => {
+            let found = topics::missing_rights(config).unwrap_or_default();
+            found.iter().map(ToString::to_string).collect()
+        }
+    };
+    let missing = match missing.as_slice() {
+        [] => "a right that the cluster does not name: compare with `settle acls`".to_owned(),
+        rights => rights.join(", "),
+    };
+    Error::NotAllowed {
+        cause: error.to_string(),
+        principal: rights::principal_hint(config),
+        missing,
+    }
 }
 
 /// SIGTERM and SIGINT ask for an orderly end. Before anything has begun there is nothing to end.

@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::app;
-use crate::broker::admin;
+use crate::broker::{acls, admin, rights};
 use crate::config::problem::Errors;
 use crate::config::{Loaded, default_file};
 use crate::exit::{self, Exit};
@@ -35,6 +35,7 @@ Examples:
   settle config default > settle.toml     write a commented configuration file
   settle config check                     find every mistake in it
   settle topics plan                      see which topics would be created
+  settle acls                             see which access rights the service needs
   settle run                              settle payments until SIGTERM
   settle verify                           prove from the topics that every promise holds
   SETTLE_PIPELINE__WORKERS=2 settle run   override one key for this run";
@@ -66,6 +67,8 @@ enum Command {
     /// Compare the topics with what they should be, or create the missing ones
     #[command(subcommand, arg_required_else_help = true)]
     Topics(TopicsCommand),
+    /// Print the access rights that the service needs on the Kafka cluster, and no more
+    Acls(AclsArguments),
     /// Prove from the committed topics and the database that every promise holds
     #[command(long_about = VERIFY)]
     Verify(VerifyArguments),
@@ -74,6 +77,30 @@ enum Command {
     /// Look at the messages that are no payments
     #[command(subcommand, arg_required_else_help = true)]
     DeadLetters(LettersCommand),
+}
+
+#[derive(Debug, clap::Args)]
+struct AclsArguments {
+    /// Who the broker takes the service for [default: User: and sasl.username, or User:settle]
+    #[arg(long, value_name = "TYPE:NAME", value_parser = principal)]
+    principal: Option<String>,
+    /// How the list looks: commands of kafka-acls.sh, or JSON
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "commands")]
+    output: AclsOutput,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum AclsOutput {
+    Commands,
+    Json,
+}
+
+/// `User:settle`, as Kafka writes a principal.
+fn principal(text: &str) -> Result<String, String> {
+    match text.split_once(':') {
+        Some((kind, name)) if !kind.is_empty() && !name.is_empty() => Ok(text.to_owned()),
+        _ => Err("must be a type and a name, such as User:settle".to_owned()),
+    }
 }
 
 const VERIFY: &str = "\
@@ -260,6 +287,7 @@ fn execute(arguments: &Arguments, environment: &[(String, String)]) -> Result<Ex
             Ok(Exit::Clean)
         }
         Command::Config(_) => check(&loaded),
+        Command::Acls(wanted) => acls(wanted, &loaded),
         Command::Topics(command) => {
             start_logging(arguments, environment)?;
             topics(command, &loaded)
@@ -323,6 +351,18 @@ fn check(loaded: &Loaded) -> Result<Exit, Error> {
         text.push('\n');
     }
     print(&text)?;
+    Ok(Exit::Clean)
+}
+
+fn acls(wanted: &AclsArguments, loaded: &Loaded) -> Result<Exit, Error> {
+    let config = &loaded.config;
+    let given = wanted.principal.clone();
+    let principal = given.or_else(|| rights::principal(config));
+    let principal = principal.unwrap_or_else(|| "User:settle".to_owned());
+    match wanted.output {
+        AclsOutput::Commands => print(&acls::commands(config, &principal))?,
+        AclsOutput::Json => print(&pretty(&acls::entries(config, &principal)))?,
+    }
     Ok(Exit::Clean)
 }
 

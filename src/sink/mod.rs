@@ -30,9 +30,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+use crate::broker::classify::Denial;
 use crate::broker::client::SINK_ROLE;
 use crate::broker::client::Settings;
-use crate::broker::member::Member;
+use crate::broker::member::{self, Member};
 use crate::broker::monitor::is_replaced_by_another;
 pub use crate::sink::rows::TOPICS;
 use crate::sink::service::Service;
@@ -47,6 +48,8 @@ pub enum Error {
     Database(#[from] connection::Error),
     #[error("Kafka, as the sink sees it: {0}")]
     Kafka(String),
+    #[error("Kafka refuses the sink: {text}")]
+    NotAllowed { denial: Denial, text: String },
     #[error(
         "another live process has joined the sink's group with this kafka.instance_id; give every \
          live instance its own"
@@ -75,6 +78,17 @@ pub enum Error {
     Thread(#[from] std::io::Error),
     #[error("a thread of the sink has died")]
     Died,
+}
+
+impl From<member::Error> for Error {
+    /// What ends a member; weather does not.
+    fn from(error: member::Error) -> Self {
+        match error {
+            member::Error::NotAllowed { denial, text } => Self::NotAllowed { denial, text },
+            member::Error::Replaced => Self::Replaced,
+            other => Self::Kafka(other.to_string()),
+        }
+    }
 }
 
 /// The running sink.
@@ -160,7 +174,7 @@ fn run(
     let database = std::thread::Builder::new()
         .name("settle-sink-db".to_owned())
         .spawn(move || runtime.block_on(service.serve(received, answered)))?;
-    let opened = Member::open(settings, &TOPICS).map_err(|error| Error::Kafka(error.to_string()));
+    let opened = Member::open(settings, &TOPICS).map_err(Error::from);
     let outcome =
         opened.and_then(|member| Worker::new(member, (commands, answers), status, stop).run());
     // The worker has dropped its end of the channel: the other thread gives up what it does.

@@ -7,6 +7,7 @@ use crate::broker::admin::{Admin, Existing};
 use crate::broker::client::Settings;
 use crate::broker::port::{Fetched as _, GroupOffsets, Reader as _};
 use crate::broker::reader::{Fetched, Reader};
+use crate::broker::rights::Purpose;
 use crate::broker::scan::Isolation;
 use crate::broker::{Bounds, Names, Partition, Record, Topic};
 use crate::clock;
@@ -35,10 +36,12 @@ pub struct Logs {
 }
 
 impl Logs {
-    pub fn open(config: &Config) -> Result<Self, Error> {
+    pub fn open(config: &Config, purpose: Purpose) -> Result<Self, Error> {
         let settings = Settings::new(config);
         let names = Topic::ALL.map(|topic| topic.name_in(&config.topics));
-        let mut found = Admin::new(&settings)?.describe(&names)?;
+        let admin = Admin::new(&settings)?;
+        admin.demand(config, purpose)?;
+        let mut found = admin.describe(&names)?;
         let mut topics = BTreeMap::new();
         for topic in Topic::ALL {
             let name = topic.name_in(&config.topics);
@@ -173,7 +176,7 @@ impl Logs {
 
 /// Reads everything, in the one order that is right beside live instances, and judges it.
 pub fn run(config: &Config, scope: Scope, at_rest: bool) -> Result<Report, Error> {
-    let mut logs = Logs::open(config)?;
+    let mut logs = Logs::open(config, Purpose::Verify)?;
     let terms = Terms::new(config, logs.counts());
     let source: i64 = logs
         .bounds(Topic::Source)?
