@@ -304,7 +304,7 @@ fn start_sink(config: &Config, settings: &Settings) -> Result<Option<sink::Handl
     let Some(postgres) = &config.postgres else {
         return Ok(None);
     };
-    Ok(Some(sink::spawn(settings.clone(), postgres.url.expose())?))
+    Ok(Some(sink::spawn(settings.clone(), postgres)?))
 }
 
 fn sink_probe(status: &Arc<sink::status::Status>) -> Probe<http::Sink> {

@@ -19,7 +19,7 @@ use rdkafka::metadata::Metadata;
 
 use crate::broker::client;
 use crate::broker::operations::{self, Allowed};
-use crate::broker::rights::{self, Purpose, Resource, Right};
+use crate::broker::rights::{self, Operation, Purpose, Resource, Right};
 use crate::clock;
 use crate::config::Config;
 use crate::exit::Exit;
@@ -221,6 +221,17 @@ impl Admin {
             [] => BTreeMap::new(),
             groups => told(operations::on_groups(client, groups, RIGHTS_WAIT)),
         };
+        // What cannot be seen may still be asked for its settings.
+        let hidden = on_topics
+            .iter()
+            .filter(|(_, allowed)| **allowed == Allowed::Nothing);
+        let settings = self.settings(hidden.map(|(name, _)| name))?;
+        let is_readable = |right: &Right| match &right.resource {
+            Resource::Topic(name) if right.operation == Operation::DescribeConfigs => settings
+                .get(name)
+                .is_some_and(|settings| !settings.is_empty()),
+            _ => false,
+        };
         let is_missing = |right: &&Right| {
             let allowed = match &right.resource {
                 Resource::Topic(name) => on_topics.get(name),
@@ -229,7 +240,7 @@ impl Admin {
             };
             match allowed {
                 None | Some(Allowed::Unknown) => false,
-                Some(Allowed::Nothing) => true,
+                Some(Allowed::Nothing) => !is_readable(right),
                 Some(Allowed::These(operations)) => !operations.contains(&right.operation),
             }
         };

@@ -23,6 +23,7 @@ mod advice;
 mod check;
 pub mod keys;
 mod load;
+mod postgres;
 mod print;
 pub mod problem;
 pub mod properties;
@@ -30,6 +31,7 @@ pub mod secret;
 mod source;
 mod value;
 
+pub use postgres::{Postgres, TlsMode};
 pub use print::default_file;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,17 +109,24 @@ pub struct Rules {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Postgres {
-    pub url: Secret,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Http {
     pub listen: SocketAddr,
     /// `host:port` where other instances reach this one.
     pub advertise: String,
     pub token: Option<Secret>,
+    pub tls: Option<HttpTls>,
     pub generator: bool,
+}
+
+/// HTTPS, for clients and between instances. Files in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpTls {
+    /// The certificate of this instance, with the chain behind it.
+    pub certificate_file: PathBuf,
+    /// Its key, in PKCS #8.
+    pub key_file: PathBuf,
+    /// Who signs the certificates of the other instances; the system's authorities when not set.
+    pub ca_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -199,6 +208,13 @@ impl Fields {
         })
     }
 
+    fn file(&mut self, path: &str) -> Option<PathBuf> {
+        self.optional(path).map(|value| match value {
+            Value::Text(text) => PathBuf::from(text),
+            other => panic!("{path} is no text: {other:?}"),
+        })
+    }
+
     fn list(&mut self, path: &str) -> Vec<String> {
         match self.value(path) {
             Value::List(items) => items,
@@ -275,7 +291,7 @@ fn build(settings: &Settings) -> Config {
             absent_ttl: fields.duration("rules.absent_ttl"),
             default_payout_days: fields.number("rules.default_payout_days"),
         },
-        postgres: fields.secret("postgres.url").map(|url| Postgres { url }),
+        postgres: postgres(&mut fields),
         http: Http {
             listen: fields
                 .text("http.listen")
@@ -283,6 +299,7 @@ fn build(settings: &Settings) -> Config {
                 .expect("checked when read"),
             advertise: fields.text("http.advertise"),
             token: fields.secret("http.token"),
+            tls: http_tls(&mut fields),
             generator: fields.flag("http.generator"),
         },
         shutdown: Shutdown {
@@ -295,6 +312,24 @@ fn build(settings: &Settings) -> Config {
         fields.0.keys()
     );
     config
+}
+
+fn postgres(fields: &mut Fields) -> Option<Postgres> {
+    let password = fields.secret("postgres.password");
+    let ca_file = fields.file("postgres.ca_file");
+    let url = fields.secret("postgres.url")?;
+    Some(Postgres::new(url.expose(), password, ca_file))
+}
+
+fn http_tls(fields: &mut Fields) -> Option<HttpTls> {
+    let certificate_file = fields.file("http.certificate_file");
+    let key_file = fields.file("http.key_file");
+    let ca_file = fields.file("http.ca_file");
+    Some(HttpTls {
+        certificate_file: certificate_file?,
+        key_file: key_file?,
+        ca_file,
+    })
 }
 
 fn topics(fields: &mut Fields) -> Topics {

@@ -94,7 +94,7 @@ pub fn explain(config: &Config, id: &str, partition: Option<i32>) -> Result<Stor
     search.rules()?;
     search.positions()?;
     if let Some(postgres) = &config.postgres {
-        search.rows(&Snapshot::take(postgres.url.expose())?)?;
+        search.rows(&Snapshot::take(postgres)?)?;
     }
     Ok(search.story)
 }

@@ -35,6 +35,8 @@ use crate::broker::client::SINK_ROLE;
 use crate::broker::client::Settings;
 use crate::broker::member::{self, Member};
 use crate::broker::monitor::is_replaced_by_another;
+use crate::config::Postgres;
+use crate::sink::connection::Database;
 pub use crate::sink::rows::TOPICS;
 use crate::sink::service::Service;
 use crate::sink::status::Status;
@@ -118,17 +120,17 @@ impl Handle {
     }
 }
 
-/// Starts the sink on two threads of its own; `url` is `postgres://…` with the password in it. Kafka
-/// and the database may be away: it waits for them.
-pub fn spawn(settings: Settings, url: &str) -> Result<Handle, Error> {
-    let config = connection::parse(url)?;
+/// Starts the sink on two threads of its own. Kafka and the database may be away: it waits for
+/// them.
+pub fn spawn(settings: Settings, postgres: &Postgres) -> Result<Handle, Error> {
+    let database = Database::new(postgres)?;
     let status = Arc::new(Status::default());
     let stop = Arc::new(AtomicBool::new(false));
     let (told, stopped) = (Arc::clone(&status), Arc::clone(&stop));
     let work = move || {
         let outcome = loop {
             let service = Service {
-                writer: Writer::new(config.clone(), settings.topics.clone()),
+                writer: Writer::new(database.clone(), settings.topics.clone()),
                 status: Arc::clone(&told),
             };
             match run(&settings, service, Arc::clone(&told), Arc::clone(&stopped)) {

@@ -12,7 +12,7 @@ use crate::broker::scan::Isolation;
 use crate::broker::{Bounds, Names, Partition, Record, Topic};
 use crate::clock;
 use crate::codec::wire;
-use crate::config::Config;
+use crate::config::{Config, Postgres};
 use crate::sink::read::{self, Snapshot};
 use crate::verify::audit::{Audit, Letter};
 use crate::verify::cut::Moment;
@@ -188,7 +188,7 @@ pub fn run(config: &Config, scope: Scope, at_rest: bool) -> Result<Report, Error
         audit = audit.resting();
     }
     if let Some(postgres) = &config.postgres {
-        read_tables(postgres.url.expose(), &logs, &mut audit)?;
+        read_tables(postgres, &logs, &mut audit)?;
     }
     let settled: Vec<Partition> = logs.partitions(Topic::Settlements).collect();
     let ends = logs.reader.ends(&settled, Isolation::Committed)?;
@@ -205,8 +205,8 @@ pub fn run(config: &Config, scope: Scope, at_rest: bool) -> Result<Report, Error
     audit.judge()
 }
 
-fn read_tables(url: &str, logs: &Logs, audit: &mut Audit) -> Result<(), Error> {
-    let snapshot = Snapshot::take(url)?;
+fn read_tables(postgres: &Postgres, logs: &Logs, audit: &mut Audit) -> Result<(), Error> {
+    let snapshot = Snapshot::take(postgres)?;
     audit.with_tables();
     for (name, number, next) in snapshot.positions()? {
         if let Some(topic) = logs.settings.topics.role(&name) {

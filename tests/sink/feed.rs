@@ -9,6 +9,7 @@ use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use settle::broker::client::Settings;
+use settle::config::Postgres;
 use settle::sink::{Handle, spawn};
 
 pub const PARTITIONS: i32 = 2;
@@ -149,7 +150,7 @@ impl Feed {
     }
 
     pub fn sink(&self, url: &str) -> Handle {
-        spawn(self.settings("sink-0"), url).unwrap()
+        spawn(self.settings("sink-0"), &Postgres::at(url)).unwrap()
     }
 }
 
