@@ -23,13 +23,14 @@ use crate::engine::worker::{Options, Worker};
 use crate::exit::Exit;
 use crate::failpoint;
 use crate::http::generator::FINISH;
-use crate::http::{self, Generator, Owners, Probe, Services};
+use crate::http::{self, Generator, Owners, Probe, Services, Tls};
 use crate::metrics;
 use crate::rules::{self, Resolver};
 use crate::sink;
 use crate::state::directory::Directory;
 use crate::state::ids::Window;
 use crate::state::view::Views;
+use crate::tls;
 use crate::topics;
 
 /// How often a waiting thread looks whether the process is to end.
@@ -47,6 +48,8 @@ pub enum Error {
     Broker(#[from] crate::broker::classify::Error),
     #[error(transparent)]
     Sink(#[from] sink::Error),
+    #[error("HTTPS (http.certificate_file, http.key_file, http.ca_file): {0}")]
+    Tls(#[from] tls::Error),
     #[error(transparent)]
     Stopped(#[from] Stopped),
     /// The broker refused something in the middle of the work.
@@ -73,7 +76,9 @@ impl Error {
         match self {
             Self::Topics(error) => error.exit(),
             Self::State(_) => Exit::State,
-            Self::Rules(_) | Self::Sink(sink::Error::Database(_)) => Exit::Configuration,
+            Self::Rules(_) | Self::Tls(_) | Self::Sink(sink::Error::Database(_)) => {
+                Exit::Configuration
+            }
             Self::Sink(sink::Error::Lost { .. } | sink::Error::Ahead { .. }) => Exit::BrokenPromise,
             Self::NotAllowed { .. } | Self::Sink(sink::Error::NotAllowed { .. }) => {
                 Exit::NotAllowed
@@ -197,6 +202,7 @@ fn run_parts(
         bases_partitions: topics.bases,
         owners: owners.clone(),
         token: token(config),
+        tls: config.http.tls.as_ref().map(Tls::new).transpose()?,
         generator: config
             .http
             .generator

@@ -63,7 +63,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "http",
-        &["domain", "clock", "codec", "state", "metrics", "engine"],
+        &[
+            "domain", "clock", "tls", "config", "codec", "state", "metrics", "engine",
+        ],
     ),
     ("telemetry", &[]),
     (
@@ -72,6 +74,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "domain",
             "clock",
             "exit",
+            "tls",
             "failpoint",
             "config",
             "broker",
@@ -115,6 +118,8 @@ const OWNERS: &[(&str, &str)] = &[
     ("native_tls", "src/tls.rs"),
     ("postgres_native_tls", "src/sink/"),
     ("axum", "src/http/"),
+    ("hyper_tls", "src/http/"),
+    ("tokio_native_tls", "src/http/"),
     ("hyper", "src/http/"),
     ("hyper_util", "src/http/"),
     ("::metrics", "src/metrics/"),
