@@ -337,7 +337,7 @@ pub static KEYS: &[Key] = &[
     secret(
         "postgres.password",
         check::password,
-        "",
+        "the password",
         "Instead of a password in the URL; password_file takes the path of a file that holds it.",
     ),
     file(

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::postgres;
 use super::keys::{Fallback, KEYS, Key, POSTGRES, PROPERTIES};
+use super::postgres;
 use super::problem::{Errors, Place, Problem};
 use super::properties;
 use super::source::{self, Entry, Layer};
@@ -296,10 +296,7 @@ fn refuse_halves(settings: &BTreeMap<&'static str, Setting>, problems: &mut Vec<
 }
 
 /// What the URL of the database says against the keys beside it.
-fn refuse_contradictions(
-    settings: &BTreeMap<&'static str, Setting>,
-    problems: &mut Vec<Problem>,
-) {
+fn refuse_contradictions(settings: &BTreeMap<&'static str, Setting>, problems: &mut Vec<Problem>) {
     let given = |path: &str| {
         let setting = settings.get(path)?;
         match &setting.value {

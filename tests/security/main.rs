@@ -2,6 +2,8 @@
 //! PostgreSQL and HTTP over TLS; and no secret anywhere.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod database;
 mod login;
 mod rights;
+mod secrets;
 mod site;
