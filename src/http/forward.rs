@@ -56,17 +56,6 @@ impl Scheme {
     }
 }
 
-/// The error with its causes: why a certificate was not believed stands at their end.
-fn explain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
 /// What the owner answered.
 pub(super) struct Answer {
     pub status: StatusCode,
@@ -124,7 +113,7 @@ impl Forwarder {
 
     async fn answer(&self, request: Request<Body>) -> Result<Answer, String> {
         let response = self.client.request(request).await;
-        let (parts, body) = response.map_err(|error| explain(&error))?.into_parts();
+        let (parts, body) = response.map_err(|error| chain(&error))?.into_parts();
         let body = to_bytes(Body::new(body), ANSWER_BYTES).await;
         Ok(Answer {
             status: parts.status,
@@ -132,4 +121,15 @@ impl Forwarder {
             body: body.map_err(|error| error.to_string())?,
         })
     }
+}
+
+/// An error with its causes: the client's own text only says which step failed.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
