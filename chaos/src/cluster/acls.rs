@@ -108,13 +108,13 @@ impl Acls {
         unsafe {
             let result = rd::rd_kafka_event_DeleteAcls_result(request.event);
             let responses = rd::rd_kafka_DeleteAcls_result_responses(result, &raw mut count);
-            for index in 0..count {
+            for (index, acl) in acls.iter().enumerate().take(count) {
                 let response = *responses.add(index);
                 check(rd::rd_kafka_DeleteAcls_result_response_error(response))?;
                 let mut matching = 0;
                 rd::rd_kafka_DeleteAcls_result_response_matching_acls(response, &raw mut matching);
                 if matching != 1 {
-                    bail!("{:?} was granted {matching} times", acls[index]);
+                    bail!("{acl:?} was granted {matching} times");
                 }
             }
         }
