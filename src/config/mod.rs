@@ -99,8 +99,9 @@ pub struct State {
     pub cache: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Rules {
+    /// May hold a password.
     pub url: String,
     pub timeout: Duration,
     pub max_concurrent: usize,
@@ -132,6 +133,19 @@ pub struct HttpTls {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shutdown {
     pub grace: Duration,
+}
+
+impl std::fmt::Debug for Rules {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = print::without_password(&self.url);
+        f.debug_struct("Rules")
+            .field("url", &shown.as_ref().unwrap_or(&self.url))
+            .field("timeout", &self.timeout)
+            .field("max_concurrent", &self.max_concurrent)
+            .field("absent_ttl", &self.absent_ttl)
+            .field("default_payout_days", &self.default_payout_days)
+            .finish()
+    }
 }
 
 impl Config {
