@@ -7,7 +7,9 @@ mod acls;
 mod arguments;
 mod config;
 mod explain;
+mod health;
 mod letters;
+mod manual;
 mod rules;
 mod state;
 mod status;
@@ -49,6 +51,8 @@ enum Error {
     State(#[from] inspect::state::Error),
     #[error(transparent)]
     Operate(#[from] operate::Error),
+    #[error("HTTPS: {0}")]
+    Tls(#[from] crate::tls::Error),
     #[error("write to standard output: {0}")]
     Output(#[from] io::Error),
 }
@@ -56,7 +60,7 @@ enum Error {
 impl Error {
     fn exit(&self) -> Exit {
         match self {
-            Error::Config(_) | Error::Telemetry(_) => Exit::Configuration,
+            Error::Config(_) | Error::Telemetry(_) | Error::Tls(_) => Exit::Configuration,
             Error::Topics(error) => error.exit(),
             Error::Verify(error) => error.exit(),
             Error::State(error) => error.exit(),
@@ -110,9 +114,14 @@ fn print(text: &str) -> Result<(), Error> {
 }
 
 fn execute(arguments: &Arguments, environment: &[(String, String)]) -> Result<Exit, Error> {
-    if let Command::Config(ConfigCommand::Default) = arguments.command {
-        print(&default_file())?;
-        return Ok(Exit::Clean);
+    match &arguments.command {
+        Command::Config(ConfigCommand::Default) => {
+            print(&default_file())?;
+            return Ok(Exit::Clean);
+        }
+        Command::Completions(wanted) => return manual::completions(wanted),
+        Command::Man(wanted) => return manual::man(wanted),
+        _ => {}
     }
     let loaded = load(arguments.config.as_deref(), environment)?;
     match &arguments.command {
@@ -124,7 +133,9 @@ fn execute(arguments: &Arguments, environment: &[(String, String)]) -> Result<Ex
             print(&loaded.dump())?;
             Ok(Exit::Clean)
         }
-        Command::Config(_) => config::check(&loaded),
+        // Completions and manual have been answered above.
+        Command::Config(_) | Command::Completions(_) | Command::Man(_) => config::check(&loaded),
+        Command::Health(wanted) => health::execute(wanted, &loaded),
         Command::Acls(wanted) => acls::execute(wanted, &loaded),
         Command::Topics(command) => {
             start_logging(arguments, environment)?;

@@ -16,3 +16,4 @@ mod names;
 mod prometheus;
 mod rules;
 mod runbooks;
+mod walkthrough;
