@@ -5,10 +5,12 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use crate::broker::classify::Denial;
 use crate::broker::client::Settings;
 use crate::broker::feeder::feed;
 use crate::broker::monitor::{self, Ends, Watch};
 use crate::broker::ownerless;
+use crate::broker::rights::{self, Purpose, Resource};
 use crate::broker::{Partition, Topic};
 use crate::clock;
 use crate::config::Config;
@@ -21,13 +23,14 @@ use crate::engine::worker::{Options, Worker};
 use crate::exit::Exit;
 use crate::failpoint;
 use crate::http::generator::FINISH;
-use crate::http::{self, Generator, Owners, Probe, Services};
+use crate::http::{self, Generator, Owners, Probe, Services, Tls};
 use crate::metrics;
 use crate::rules::{self, Resolver};
 use crate::sink;
 use crate::state::directory::Directory;
 use crate::state::ids::Window;
 use crate::state::view::Views;
+use crate::tls;
 use crate::topics;
 
 /// How often a waiting thread looks whether the process is to end.
@@ -45,8 +48,18 @@ pub enum Error {
     Broker(#[from] crate::broker::classify::Error),
     #[error(transparent)]
     Sink(#[from] sink::Error),
+    #[error("HTTPS (http.certificate_file, http.key_file, http.ca_file): {0}")]
+    Tls(#[from] tls::Error),
     #[error(transparent)]
     Stopped(#[from] Stopped),
+    /// The broker refused something in the middle of the work.
+    #[error("{cause}; not allowed: {principal} lacks {missing}")]
+    NotAllowed {
+        cause: String,
+        principal: String,
+        /// By name, as far as the cluster tells.
+        missing: String,
+    },
     #[error("{attempt}: {reason}")]
     Start {
         attempt: &'static str,
@@ -63,14 +76,19 @@ impl Error {
         match self {
             Self::Topics(error) => error.exit(),
             Self::State(_) => Exit::State,
-            Self::Rules(_) | Self::Sink(sink::Error::Database(_)) => Exit::Configuration,
+            Self::Rules(_) | Self::Tls(_) | Self::Sink(sink::Error::Database(_)) => {
+                Exit::Configuration
+            }
             Self::Sink(sink::Error::Lost { .. } | sink::Error::Ahead { .. }) => Exit::BrokenPromise,
+            Self::NotAllowed { .. } | Self::Sink(sink::Error::NotAllowed { .. }) => {
+                Exit::NotAllowed
+            }
             Self::Sink(_) | Self::Broker(_) | Self::Start { .. } | Self::Grace(_) => Exit::Failed,
             Self::Stopped(stopped) => match stopped.cause {
                 Cause::Failed => Exit::Failed,
                 Cause::PromiseBroken => Exit::BrokenPromise,
                 Cause::StateDirectory => Exit::State,
-                Cause::NotAllowed => Exit::NotAllowed,
+                Cause::NotAllowed(_) => Exit::NotAllowed,
             },
         }
     }
@@ -101,7 +119,40 @@ pub fn run(config: &Config) -> Result<(), Error> {
     runtime.spawn(metrics::upkeep());
     let result = run_parts(config, &directory, topics, runtime.handle(), &stop);
     runtime.shutdown_background();
-    result
+    result.map_err(|error| name_missing_rights(config, error))
+}
+
+/// Adds to a refusal which rights are missing: the broker's answer does not say it.
+fn name_missing_rights(config: &Config, error: Error) -> Error {
+    let denial = match &error {
+        Error::Stopped(Stopped {
+            cause: Cause::NotAllowed(denial),
+            ..
+        })
+        | Error::Sink(sink::Error::NotAllowed { denial, .. }) => *denial,
+        _ => return error,
+    };
+    let missing = match denial {
+        Denial::Login => vec!["valid credentials in kafka.properties".to_owned()],
+        Denial::TransactionalId => rights::needed(config, Purpose::Run)
+            .into_iter()
+            .filter(|right| matches!(right.resource, Resource::TransactionalIds(_)))
+            .map(|right| right.to_string())
+            .collect(),
+        Denial::Cluster | Denial::Topic | Denial::Group => {
+            let found = topics::missing_rights(config).unwrap_or_default();
+            found.iter().map(ToString::to_string).collect()
+        }
+    };
+    let missing = match missing.as_slice() {
+        [] => "a right that the cluster does not name: compare with `settle acls`".to_owned(),
+        rights => rights.join(", "),
+    };
+    Error::NotAllowed {
+        cause: error.to_string(),
+        principal: rights::principal_hint(config),
+        missing,
+    }
 }
 
 /// SIGTERM and SIGINT ask for an orderly end. Before anything has begun there is nothing to end.
@@ -151,6 +202,7 @@ fn run_parts(
         bases_partitions: topics.bases,
         owners: owners.clone(),
         token: token(config),
+        tls: config.http.tls.as_ref().map(Tls::new).transpose()?,
         generator: config
             .http
             .generator
@@ -258,7 +310,7 @@ fn start_sink(config: &Config, settings: &Settings) -> Result<Option<sink::Handl
     let Some(postgres) = &config.postgres else {
         return Ok(None);
     };
-    Ok(Some(sink::spawn(settings.clone(), postgres.url.expose())?))
+    Ok(Some(sink::spawn(settings.clone(), postgres)?))
 }
 
 fn sink_probe(status: &Arc<sink::status::Status>) -> Probe<http::Sink> {

@@ -124,6 +124,7 @@
 //! | [`domain`] | values and decisions; no clock, no I/O |
 //! | [`clock`] | time; a thread may have a simulated one |
 //! | [`exit`] | exit codes |
+//! | [`tls`] | transport security of PostgreSQL and HTTP; the only place that names native-tls |
 //! | [`failpoint`] | steps at which tests have the process die, wait or fail; empty in what ships |
 //! | [`config`] | configuration |
 //! | [`codec`] | bytes and domain |
@@ -177,5 +178,6 @@ pub mod rules;
 pub mod sink;
 pub mod state;
 pub mod telemetry;
+pub mod tls;
 pub mod topics;
 pub mod verify;

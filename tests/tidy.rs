@@ -21,6 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("clock", &[]),
     ("exit", &[]),
+    ("tls", &[]),
     ("failpoint", &[]),
     ("config", &[]),
     ("codec", &["domain"]),
@@ -48,10 +49,23 @@ const LAYERS: &[(&str, &[&str])] = &[
             "metrics",
         ],
     ),
-    ("sink", &["domain", "clock", "failpoint", "codec", "broker"]),
+    (
+        "sink",
+        &[
+            "domain",
+            "clock",
+            "tls",
+            "failpoint",
+            "config",
+            "codec",
+            "broker",
+        ],
+    ),
     (
         "http",
-        &["domain", "clock", "codec", "state", "metrics", "engine"],
+        &[
+            "domain", "clock", "tls", "config", "codec", "state", "metrics", "engine",
+        ],
     ),
     ("telemetry", &[]),
     (
@@ -60,6 +74,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "domain",
             "clock",
             "exit",
+            "tls",
             "failpoint",
             "config",
             "broker",
@@ -100,6 +115,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "clock",
             "exit",
+            "tls",
             "config",
             "broker",
             "topics",
@@ -121,9 +137,11 @@ const OWNERS: &[(&str, &str)] = &[
     ("rustix", "src/state/"),
     ("reqwest", "src/rules/"),
     ("tokio_postgres", "src/sink/"),
-    ("native_tls", "src/sink/"),
+    ("native_tls", "src/tls.rs"),
     ("postgres_native_tls", "src/sink/"),
     ("axum", "src/http/"),
+    ("hyper_tls", "src/http/"),
+    ("tokio_native_tls", "src/http/"),
     ("hyper", "src/http/"),
     ("hyper_util", "src/http/"),
     ("::metrics", "src/metrics/"),
@@ -201,10 +219,12 @@ fn each_vendor_is_named_in_one_place() {
 }
 
 /// Files that meet the client library in C, and the one that kills this process in tests.
-const UNSAFE: [&str; 5] = [
+const UNSAFE: [&str; 7] = [
+    "src/broker/call.rs",
     "src/broker/ends.rs",
     "src/broker/leaders.rs",
     "src/broker/native.rs",
+    "src/broker/operations.rs",
     "src/broker/signals.rs",
     "src/failpoint/armed.rs",
 ];

@@ -1,7 +1,7 @@
 //! Topics as the cluster has them: describe and create. Every call ends by a deadline, and its error says what the
 //! operator must do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,11 +18,20 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 
 use crate::broker::client;
+use crate::broker::operations::{self, Allowed};
+use crate::broker::rights::{self, Operation, Purpose, Resource, Right};
+use crate::clock;
 use crate::config::Config;
 use crate::exit::Exit;
 
 /// For one request; a cluster that does not answer by then is unavailable.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// For one try to list the topics.
+const METADATA_WAIT: Duration = Duration::from_secs(2);
+
+/// For the answer to what is allowed: a group without a coordinator must not hold the start up.
+const RIGHTS_WAIT: Duration = Duration::from_secs(3);
 
 /// Between two looks at whether a new topic is there.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -62,6 +71,14 @@ pub enum Error {
         action: String,
         right: String,
         reason: String,
+    },
+    #[error(
+        "not allowed: {principal} lacks\n  {}\n`settle acls` prints every right that is needed, as commands",
+        .rights.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ")
+    )]
+    Denied {
+        principal: String,
+        rights: Vec<Right>,
     },
     #[error("the client for Kafka cannot be made: {0}")]
     Client(String),
@@ -138,7 +155,7 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Error::Unreachable { .. } => Exit::Unavailable,
-            Error::NotAllowed { .. } => Exit::NotAllowed,
+            Error::NotAllowed { .. } | Error::Denied { .. } => Exit::NotAllowed,
             Error::Client(_) | Error::Invalid { .. } => Exit::Configuration,
             Error::Refused { .. } => Exit::Failed,
         }
@@ -162,6 +179,72 @@ impl Admin {
             runtime,
             servers: settings.bootstrap_servers.clone(),
         })
+    }
+
+    /// Fails with everything that a purpose needs on what exists and that this principal may not do.
+    /// Transactional ids are not asked for: Kafka tells only who uses one.
+    pub fn demand(&self, config: &Config, purpose: Purpose) -> Result<(), Error> {
+        let rights = self.missing(&rights::needed(config, purpose))?;
+        if rights.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Denied {
+            principal: rights::principal_hint(config),
+            rights,
+        })
+    }
+
+    /// Those of the rights on topics and groups that this principal does not have. What the cluster
+    /// does not tell is taken for allowed.
+    pub fn missing(&self, needed: &[Right]) -> Result<Vec<Right>, Error> {
+        // Tells, unlike the requests below, why no broker is reached.
+        self.metadata()?;
+        let (mut topics, mut groups) = (BTreeSet::new(), BTreeSet::new());
+        for right in needed {
+            match &right.resource {
+                Resource::Topic(name) => topics.insert(name.as_str()),
+                Resource::Group(name) => groups.insert(name.as_str()),
+                Resource::TransactionalIds(_) => false,
+            };
+        }
+        let client = self.client.inner().native_ptr();
+        let topics: Vec<&str> = topics.into_iter().collect();
+        let groups: Vec<&str> = groups.into_iter().collect();
+        let told = |answer: Result<BTreeMap<String, Allowed>, KafkaError>| {
+            answer.unwrap_or_else(|error| {
+                tracing::warn!(%error, "the cluster does not tell what is allowed");
+                BTreeMap::new()
+            })
+        };
+        let on_topics = told(operations::on_topics(client, &topics, RIGHTS_WAIT));
+        let on_groups = match groups.as_slice() {
+            [] => BTreeMap::new(),
+            groups => told(operations::on_groups(client, groups, RIGHTS_WAIT)),
+        };
+        // What cannot be seen may still be asked for its settings.
+        let hidden = on_topics
+            .iter()
+            .filter(|(_, allowed)| **allowed == Allowed::Nothing);
+        let settings = self.settings(hidden.map(|(name, _)| name))?;
+        let is_readable = |right: &Right| match &right.resource {
+            Resource::Topic(name) if right.operation == Operation::DescribeConfigs => settings
+                .get(name)
+                .is_some_and(|settings| !settings.is_empty()),
+            _ => false,
+        };
+        let is_missing = |right: &&Right| {
+            let allowed = match &right.resource {
+                Resource::Topic(name) => on_topics.get(name),
+                Resource::Group(name) => on_groups.get(name),
+                Resource::TransactionalIds(_) => None,
+            };
+            match allowed {
+                None | Some(Allowed::Unknown) => false,
+                Some(Allowed::Nothing) => !is_readable(right),
+                Some(Allowed::These(operations)) => !operations.contains(&right.operation),
+            }
+        };
+        Ok(needed.iter().filter(is_missing).cloned().collect())
     }
 
     /// Those of the named topics that exist and that the principal may see.
@@ -249,8 +332,17 @@ impl Admin {
     }
 
     fn metadata(&self) -> Result<Metadata, Error> {
-        let metadata = self.probe.fetch_metadata(None, DEADLINE);
-        metadata.map_err(|error| self.classify(&error, "list the topics", "Describe on its topics"))
+        let deadline = clock::now() + DEADLINE;
+        loop {
+            let error = match self.probe.fetch_metadata(None, METADATA_WAIT) {
+                Ok(metadata) => return Ok(metadata),
+                Err(error) => error,
+            };
+            // A broker that has refused the credentials will not take them a moment later.
+            if clock::now() >= deadline || self.is_refused() {
+                return Err(self.classify(&error, "list the topics", "Describe on its topics"));
+            }
+        }
     }
 
     /// Creates topics and waits until each partition has a leader. A topic that another instance created meanwhile is
@@ -353,14 +445,23 @@ impl Admin {
         }
     }
 
-    fn unreachable(&self, code: RDKafkaErrorCode) -> Error {
+    fn is_refused(&self) -> bool {
+        let complaint = self.complaint();
+        complaint.is_some_and(|complaint| is_authentication(complaint.code))
+    }
+
+    fn complaint(&self) -> Option<Complaint> {
         // Complaints wait in the client's queue until somebody asks for messages.
         for _ in 0..COMPLAINTS {
             if self.probe.poll(COMPLAINT_WAIT).is_none() {
                 break;
             }
         }
-        let complaint = self.probe.context().lock().clone();
+        self.probe.context().lock().clone()
+    }
+
+    fn unreachable(&self, code: RDKafkaErrorCode) -> Error {
+        let complaint = self.complaint();
         let Complaint { code, reason } = complaint.unwrap_or_else(|| Complaint {
             code: Some(code),
             reason: code.to_string(),

@@ -15,7 +15,17 @@ pub enum Stop {
     /// A promise is broken or would be: do not restart in a loop.
     Broken,
     /// The broker refuses what this service needs.
-    NotAllowed,
+    NotAllowed(Denial),
+}
+
+/// What the broker has refused to let this client do something with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denial {
+    Login,
+    Cluster,
+    Topic,
+    Group,
+    TransactionalId,
 }
 
 /// The reaction to a failure.
@@ -83,8 +93,10 @@ pub(super) fn transaction(attempt: &'static str, failure: &TransactionFailure) -
         "retriable"
     };
     let detail = format!("{} ({:?}, {class})", failure.text, failure.code);
+    if let Some(denial) = denial(failure.code) {
+        return Error::new(attempt, detail, Reaction::Stop(Stop::NotAllowed(denial)));
+    }
     let reaction = match failure.code {
-        code if is_refusal(code) => Reaction::Stop(Stop::NotAllowed),
         Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => Reaction::Fenced,
         // Taking the transactional id back would fence the process that has our place.
         Code::FencedInstanceId => Reaction::Rejoin,
@@ -100,11 +112,12 @@ pub(super) fn transaction(attempt: &'static str, failure: &TransactionFailure) -
 /// Classifies a failed call of a consumer or admin client.
 pub(super) fn call(attempt: &'static str, error: &KafkaError) -> Error {
     let reaction = match error.rdkafka_error_code() {
-        Some(code) if is_refusal(code) => Reaction::Stop(Stop::NotAllowed),
         Some(Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicOrPartition) => {
             Reaction::Missing
         }
-        _ => Reaction::Wait,
+        code => code.and_then(denial).map_or(Reaction::Wait, |denial| {
+            Reaction::Stop(Stop::NotAllowed(denial))
+        }),
     };
     Error::new(attempt, error, reaction)
 }
@@ -113,16 +126,18 @@ pub(super) fn call(attempt: &'static str, error: &KafkaError) -> Error {
 pub(super) fn poll(error: &KafkaError) -> Option<Error> {
     let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
     let code = error.rdkafka_error_code();
+    if let Some(denial) = code.and_then(denial) {
+        return Some(Error::new(
+            "read from the broker",
+            error,
+            Reaction::Stop(Stop::NotAllowed(denial)),
+        ));
+    }
     match code {
         Some(Code::FencedInstanceId) => Some(Error::new(
             "stay in the consumer group",
             "the group has replaced this member",
             Reaction::Rejoin,
-        )),
-        Some(code) if is_refusal(code) => Some(Error::new(
-            "read from the broker",
-            error,
-            Reaction::Stop(Stop::NotAllowed),
         )),
         Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => Some(Error::new(
             "read the next record",
@@ -140,17 +155,16 @@ pub(super) fn poll(error: &KafkaError) -> Option<Error> {
     }
 }
 
-/// Whether the broker says that this client may not do what it tried.
-fn is_refusal(code: Code) -> bool {
-    matches!(
-        code,
-        Code::TopicAuthorizationFailed
-            | Code::GroupAuthorizationFailed
-            | Code::ClusterAuthorizationFailed
-            | Code::TransactionalIdAuthorizationFailed
-            | Code::SaslAuthenticationFailed
-            | Code::Authentication
-    )
+/// What the broker says that this client may not do anything with, if it says so.
+pub(super) fn denial(code: Code) -> Option<Denial> {
+    match code {
+        Code::TopicAuthorizationFailed => Some(Denial::Topic),
+        Code::GroupAuthorizationFailed => Some(Denial::Group),
+        Code::ClusterAuthorizationFailed => Some(Denial::Cluster),
+        Code::TransactionalIdAuthorizationFailed => Some(Denial::TransactionalId),
+        Code::SaslAuthenticationFailed | Code::Authentication => Some(Denial::Login),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -188,7 +202,7 @@ mod tests {
         );
         assert_eq!(
             reaction(Code::TransactionalIdAuthorizationFailed, true, false),
-            Reaction::Stop(Stop::NotAllowed)
+            Reaction::Stop(Stop::NotAllowed(Denial::TransactionalId))
         );
     }
 
@@ -201,7 +215,7 @@ mod tests {
         let refused = KafkaError::MetadataFetch(Code::TopicAuthorizationFailed);
         assert_eq!(
             call("fetch", &refused).reaction,
-            Reaction::Stop(Stop::NotAllowed)
+            Reaction::Stop(Stop::NotAllowed(Denial::Topic))
         );
         assert!(
             poll(&KafkaError::MessageConsumption(

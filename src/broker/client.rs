@@ -165,12 +165,13 @@ impl Settings {
     /// Transactional id of the worker with this identity.
     pub(super) fn transactional_id_of(&self, identity: &Identity) -> String {
         let Identity { instance, role, .. } = identity;
-        format!("{}:{instance}-{role}", self.application_id)
+        let prefix = transactional_id_prefix(&self.application_id);
+        format!("{prefix}{instance}-{role}")
     }
 
     /// The group of the sink.
     pub fn sink_group(&self) -> String {
-        format!("{}-sink", self.application_id)
+        sink_group(&self.application_id)
     }
 
     /// The static identity of a worker, the same after a restart.
@@ -179,13 +180,13 @@ impl Settings {
     }
 
     pub fn transactional_id(&self, worker: usize) -> String {
-        // Neither part may hold a colon, so no two applications can meet in one id.
-        format!("{}:{}", self.application_id, self.worker_id(worker))
+        let prefix = transactional_id_prefix(&self.application_id);
+        format!("{prefix}{}", self.worker_id(worker))
     }
 
     /// Transactional id of a tool of the operator. Those of workers end in a number.
     pub fn tool_id(&self, tool: &str) -> String {
-        format!("{}:{tool}", self.application_id)
+        format!("{}{tool}", transactional_id_prefix(&self.application_id))
     }
 
     /// A third of the session, so that two lost heartbeats end nothing; at most 2 s.
@@ -344,6 +345,17 @@ impl Settings {
             .set("queued.max.messages.kbytes", "16384");
         config
     }
+}
+
+/// The group of an application's sinks.
+pub(super) fn sink_group(application_id: &str) -> String {
+    format!("{application_id}-sink")
+}
+
+/// How all transactional ids of an application begin. No part of one holds another colon, so no two
+/// applications can meet in one id.
+pub(super) fn transactional_id_prefix(application_id: &str) -> String {
+    format!("{application_id}:")
 }
 
 fn set_unless_given(

@@ -6,37 +6,16 @@
 )]
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, c_int};
-use std::ptr;
+use std::ffi::CStr;
 use std::time::Duration;
 
 use rdkafka::bindings as rd;
 use rdkafka::error::{IsError, KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use crate::broker::call::Call;
 use crate::broker::scan::Isolation;
 use crate::broker::{Names, Partition};
-
-/// Things of the library that are destroyed however the call ends.
-struct Call {
-    options: *mut rd::rd_kafka_AdminOptions_t,
-    queue: *mut rd::rd_kafka_queue_t,
-    event: *mut rd::rd_kafka_event_t,
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        // SAFETY: each was made by the library for this call and is destroyed once; the event,
-        // which may be null, before the queue that it came from.
-        unsafe {
-            if !self.event.is_null() {
-                rd::rd_kafka_event_destroy(self.event);
-            }
-            rd::rd_kafka_queue_destroy(self.queue);
-            rd::rd_kafka_AdminOptions_destroy(self.options);
-        }
-    }
-}
 
 /// Ends of these partitions for a reader with this isolation, in their order. `client` is a live
 /// handle of the library.
@@ -59,37 +38,19 @@ pub(super) fn ends(
             rd::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED
         }
     };
-    let millis = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
-    // SAFETY: the handle is live; options and queue are used and destroyed while it is. The list
-    // is copied by the library. Both setters get values that they accept, so the error object of
-    // the second is null. The event is ours until `call` is dropped.
-    let call = unsafe {
-        let options = rd::rd_kafka_AdminOptions_new(
-            client,
+    let call = Call::make(
+        client,
+        (
             rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS,
-        );
-        rd::rd_kafka_AdminOptions_set_request_timeout(options, millis, ptr::null_mut(), 0);
-        rd::rd_kafka_AdminOptions_set_isolation_level(options, level);
-        let queue = rd::rd_kafka_queue_new(client);
-        rd::rd_kafka_ListOffsets(client, asked.ptr(), options, queue);
-        // The request's own time-out comes first.
-        let event = rd::rd_kafka_queue_poll(queue, millis.saturating_add(1000));
-        Call {
-            options,
-            queue,
-            event,
-        }
-    };
-    if call.event.is_null() {
-        return Err(KafkaError::MetadataFetch(
-            RDKafkaErrorCode::OperationTimedOut,
-        ));
-    }
-    // SAFETY: the event is live.
-    let error = unsafe { rd::rd_kafka_event_error(call.event) };
-    if error.is_error() {
-        return Err(KafkaError::MetadataFetch(error.into()));
-    }
+            timeout,
+        ),
+        // SAFETY: the options are live, and take this value: the error object is null.
+        |options| unsafe {
+            rd::rd_kafka_AdminOptions_set_isolation_level(options, level);
+        },
+        // SAFETY: handle, options and queue are live; the list is copied by the library.
+        |options, queue| unsafe { rd::rd_kafka_ListOffsets(client, asked.ptr(), options, queue) },
+    )?;
     let found = read(&call, names)?;
     partitions
         .iter()
@@ -109,7 +70,7 @@ fn read(call: &Call, names: &Names) -> Result<BTreeMap<Partition, i64>, KafkaErr
     // `count` entries and everything in it lives as long as the event. Topic names are
     // zero-terminated.
     unsafe {
-        let result = rd::rd_kafka_event_ListOffsets_result(call.event);
+        let result = rd::rd_kafka_event_ListOffsets_result(call.event());
         let entries = rd::rd_kafka_ListOffsets_result_infos(result, &raw mut count);
         for index in 0..count {
             let entry = rd::rd_kafka_ListOffsetsResultInfo_topic_partition(*entries.add(index));

@@ -17,6 +17,7 @@ use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
+use crate::broker::classify::{Denial, denial};
 use crate::broker::client::{Settings, log};
 use crate::broker::{Names, Partition, Topic};
 
@@ -48,6 +49,9 @@ pub enum Error {
     /// The group has replaced this static member: find out by whom.
     #[error("the group has replaced this member")]
     Replaced,
+    /// The broker refuses what the sink needs.
+    #[error("{text}")]
+    NotAllowed { denial: Denial, text: String },
     /// The consumer is over.
     #[error("{0}")]
     Fatal(String),
@@ -55,6 +59,10 @@ pub enum Error {
 
 impl From<KafkaError> for Error {
     fn from(error: KafkaError) -> Self {
+        if let Some(denial) = error.rdkafka_error_code().and_then(denial) {
+            let text = error.to_string();
+            return Self::NotAllowed { denial, text };
+        }
         match &error {
             KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::FencedInstanceId) => {
                 Self::Replaced

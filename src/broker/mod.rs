@@ -1,7 +1,9 @@
 //! Kafka, and the only place that names rdkafka. Everything the rest of the service sees of Kafka
 //! is a plain type of this module; the engine sees it through [`port`].
 
+pub mod acls;
 pub mod admin;
+mod call;
 pub mod classify;
 pub mod client;
 pub mod consumer;
@@ -13,10 +15,12 @@ pub mod mark;
 pub mod member;
 pub mod monitor;
 pub mod native;
+mod operations;
 pub mod ownerless;
 pub mod port;
 pub mod producer;
 pub mod reader;
+pub mod rights;
 pub mod scan;
 mod signals;
 pub mod transaction;

@@ -288,9 +288,13 @@ impl Client {
         Ok(!error.is_error())
     }
 
-    /// Why records were not delivered: the client may be over, fenced for example.
+    /// Why records were not delivered: the client may be over, fenced for example, or may not
+    /// write to a topic.
     pub(super) fn undelivered(&self, detail: String) -> Error {
         let attempt = "deliver the transaction's records";
+        if let Some(refused) = self.refused(attempt) {
+            return refused;
+        }
         // SAFETY: the handle is live; no text is asked for.
         let code = unsafe { rd::rd_kafka_fatal_error(self.handle.as_ptr(), ptr::null_mut(), 0) };
         if !code.is_error() {
@@ -303,6 +307,18 @@ impl Client {
             requires_abort: false,
         };
         transaction(attempt, &failure)
+    }
+
+    /// What the broker has refused of the open transaction. Only a transaction that can still be
+    /// begun changes by being begun, and an open one cannot: the answer is the error that it ended
+    /// with, or that it is open.
+    fn refused(&self, attempt: &'static str) -> Option<Error> {
+        // SAFETY: the handle is live; the error object is owned by `outcome`.
+        let error = outcome(attempt, unsafe {
+            rd::rd_kafka_begin_transaction(self.handle.as_ptr())
+        });
+        let error = error.err()?;
+        matches!(error.reaction, Reaction::Stop(Stop::NotAllowed(_))).then_some(error)
     }
 
     /// Offsets of the records sent with a receipt since [`Client::begin`], once flushed.

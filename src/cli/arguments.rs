@@ -24,6 +24,7 @@ Examples:
   settle config default > settle.toml     write a commented configuration file
   settle config check                     find every mistake in it
   settle topics plan                      see which topics would be created
+  settle acls                             see which access rights the service needs
   settle run                              settle payments until SIGTERM
   settle verify                           prove from the topics that every promise holds
   SETTLE_PIPELINE__WORKERS=2 settle run   override one key for this run";
@@ -55,6 +56,8 @@ pub(super) enum Command {
     /// Compare the topics with what they should be, or create the missing ones
     #[command(subcommand, arg_required_else_help = true)]
     Topics(TopicsCommand),
+    /// Print the access rights that the service needs on the Kafka cluster, and no more
+    Acls(AclsArguments),
     /// Tell how every instance is, and who owns which partition
     #[command(long_about = STATUS)]
     Status(StatusArguments),
@@ -84,6 +87,30 @@ pub(super) enum Command {
     Completions(CompletionsArguments),
     /// Print the manual page settle(1), or write the pages of all commands
     Man(ManArguments),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct AclsArguments {
+    /// Who the broker takes the service for [default: User: and sasl.username, or User:settle]
+    #[arg(long, value_name = "TYPE:NAME", value_parser = principal)]
+    pub(super) principal: Option<String>,
+    /// How the list looks: commands of kafka-acls.sh, or JSON
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "commands")]
+    pub(super) output: AclsOutput,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum AclsOutput {
+    Commands,
+    Json,
+}
+
+/// `User:settle`, as Kafka writes a principal.
+fn principal(text: &str) -> Result<String, String> {
+    match text.split_once(':') {
+        Some((kind, name)) if !kind.is_empty() && !name.is_empty() => Ok(text.to_owned()),
+        _ => Err("must be a type and a name, such as User:settle".to_owned()),
+    }
 }
 
 const STATUS: &str = "\

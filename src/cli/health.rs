@@ -25,10 +25,12 @@ pub(super) struct HealthArguments {
 
 pub(super) fn execute(wanted: &HealthArguments, loaded: &Loaded) -> Result<Exit, Error> {
     let address = reachable(loaded.config.http.listen).to_string();
+    let tls = loaded.config.http.tls.as_ref();
+    let tls = tls.map(http::Tls::of_this_machine).transpose()?;
     let path = if wanted.live { "/livez" } else { "/readyz" };
     let until = clock::now() + Duration::from_secs(wanted.wait.into());
     loop {
-        let answer = http::ask::get(&address, path);
+        let answer = http::ask::get(&address, path, tls.as_ref());
         if let Ok((200, body)) = &answer {
             print(&format!("{body}\n"))?;
             return Ok(Exit::Clean);

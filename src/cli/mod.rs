@@ -3,6 +3,7 @@
 //! [`arguments`] is what can be asked; each family of commands has a file that prints what the
 //! module behind it answers.
 
+mod acls;
 mod arguments;
 mod config;
 mod explain;
@@ -53,6 +54,8 @@ enum Error {
     Operate(#[from] operate::Error),
     #[error(transparent)]
     Positions(#[from] crate::positions::Error),
+    #[error("HTTPS: {0}")]
+    Tls(#[from] crate::tls::Error),
     #[error("write to standard output: {0}")]
     Output(#[from] io::Error),
 }
@@ -60,7 +63,7 @@ enum Error {
 impl Error {
     fn exit(&self) -> Exit {
         match self {
-            Error::Config(_) | Error::Telemetry(_) => Exit::Configuration,
+            Error::Config(_) | Error::Telemetry(_) | Error::Tls(_) => Exit::Configuration,
             Error::Topics(error) => error.exit(),
             Error::Verify(error) => error.exit(),
             Error::State(error) => error.exit(),
@@ -137,6 +140,7 @@ fn execute(arguments: &Arguments, environment: &[(String, String)]) -> Result<Ex
         // Completions and manual have been answered above.
         Command::Config(_) | Command::Completions(_) | Command::Man(_) => config::check(&loaded),
         Command::Health(wanted) => health::execute(wanted, &loaded),
+        Command::Acls(wanted) => acls::execute(wanted, &loaded),
         Command::Topics(command) => {
             start_logging(arguments, environment)?;
             topics::execute(command, &loaded)

@@ -29,6 +29,13 @@ pub fn warnings(config: &Config) -> Vec<String> {
         ),
     );
     warn(
+        http.token.is_some() && http.tls.is_none() && !http.listen.ip().is_loopback(),
+        format!(
+            "http.listen is {} and there is no http.certificate_file: the token passes in the clear",
+            http.listen
+        ),
+    );
+    warn(
         http.advertise
             .parse()
             .is_ok_and(|address: SocketAddr| address.ip().is_unspecified() || address.port() == 0),

@@ -98,7 +98,9 @@ pub fn postgres_url(text: &str) -> Result<(), String> {
         .strip_prefix("postgres://")
         .or_else(|| text.strip_prefix("postgresql://"));
     match rest {
-        Some(rest) if !rest.is_empty() && !rest.contains(char::is_whitespace) => Ok(()),
+        Some(rest) if !rest.is_empty() && !rest.contains(char::is_whitespace) => {
+            super::postgres::check(text)
+        }
         _ => Err(
             "must be a URL such as \"postgres://user:password@127.0.0.1:5432/database\"".to_owned(),
         ),
@@ -111,6 +113,23 @@ pub fn token(text: &str) -> Result<(), String> {
         return Err("must be visible ASCII characters without spaces, at least one".to_owned());
     }
     Ok(())
+}
+
+/// The value is a secret: the message never repeats it.
+pub fn password(text: &str) -> Result<(), String> {
+    if text.is_empty() || text.contains('\0') {
+        return Err("must be a password, not empty".to_owned());
+    }
+    Ok(())
+}
+
+/// A file that is there and can be read.
+pub fn file(text: &str) -> Result<(), String> {
+    match std::fs::File::open(text).and_then(|file| file.metadata()) {
+        Ok(metadata) if metadata.is_dir() => Err(format!("{text} is a directory")),
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("{text} cannot be read: {error}")),
+    }
 }
 
 pub fn path(text: &str) -> Result<(), String> {

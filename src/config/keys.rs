@@ -109,6 +109,17 @@ const fn secret(
     }
 }
 
+/// The path of a file that need not be named.
+const fn file(path: &'static str, example: &'static str, doc: &'static str) -> Key {
+    Key {
+        path,
+        kind: Kind::Text(check::file),
+        default: Fallback::Unset { example },
+        doc,
+        secret: false,
+    }
+}
+
 const fn topic(path: &'static str, default: &'static str, doc: &'static str) -> Key {
     key(path, Kind::Topic, default, doc)
 }
@@ -321,7 +332,18 @@ pub static KEYS: &[Key] = &[
         "postgres.url",
         check::postgres_url,
         "postgres://settle@127.0.0.1:5432/settle",
-        "Where the database is; url_file takes the path of a file that holds it.",
+        "Where the database is; url_file takes the path of a file that holds it. sslmode in it: disable, prefer, require, verify-ca, verify-full.",
+    ),
+    secret(
+        "postgres.password",
+        check::password,
+        "the password",
+        "Instead of a password in the URL; password_file takes the path of a file that holds it.",
+    ),
+    file(
+        "postgres.ca_file",
+        "/etc/settle/postgres-ca.pem",
+        "Who may have signed the certificate of the database, in PEM; the system's authorities unless set. With it, sslmode is verify-full unless the URL says otherwise.",
     ),
     key(
         "http.listen",
@@ -341,6 +363,21 @@ pub static KEYS: &[Key] = &[
         check::token,
         "",
         "When set, everything but health and metrics needs `Authorization: Bearer <token>`; token_file takes the path of a file that holds it.",
+    ),
+    file(
+        "http.certificate_file",
+        "/etc/settle/http.pem",
+        "Certificate of this instance with the chain behind it, in PEM. With it and its key, HTTP is HTTPS, between instances too; read at start.",
+    ),
+    file(
+        "http.key_file",
+        "/etc/settle/http-key.pem",
+        "Key of http.certificate_file, in PEM (PKCS #8).",
+    ),
+    file(
+        "http.ca_file",
+        "/etc/settle/http-ca.pem",
+        "Who may have signed the certificates of other instances, in PEM; the system's authorities unless set.",
     ),
     key(
         "http.generator",

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::keys::{Fallback, KEYS, Key, POSTGRES, PROPERTIES};
+use super::postgres;
 use super::problem::{Errors, Place, Problem};
 use super::properties;
 use super::source::{self, Entry, Layer};
@@ -55,6 +56,8 @@ pub fn load(
     fill_fallbacks(&mut keys);
     refuse_duplicate_topics(&keys, &mut problems);
     refuse_empty_postgres(&keys, &file, &mut problems);
+    refuse_halves(&keys, &mut problems);
+    refuse_contradictions(&keys, &mut problems);
     if problems.is_empty() {
         Ok(Settings { keys, properties })
     } else {
@@ -271,6 +274,58 @@ fn refuse_empty_postgres(
             "is missing; set it, or leave the table [{POSTGRES}] out to run without a database"
         );
         problems.push(Problem::new(place, URL, text));
+    }
+}
+
+/// Keys that mean nothing without another one.
+const HALVES: &[(&str, &str)] = &[
+    ("postgres.password", "postgres.url"),
+    ("postgres.ca_file", "postgres.url"),
+    ("http.certificate_file", "http.key_file"),
+    ("http.key_file", "http.certificate_file"),
+    ("http.ca_file", "http.certificate_file"),
+];
+
+fn refuse_halves(settings: &BTreeMap<&'static str, Setting>, problems: &mut Vec<Problem>) {
+    let is_set = |path: &str| {
+        // A key with a problem of its own was meant to be set.
+        let setting = settings.get(path);
+        setting.is_none_or(|setting| setting.value.is_some())
+    };
+    for (half, other) in HALVES {
+        if let Some(setting) = settings.get(half)
+            && setting.value.is_some()
+            && !is_set(other)
+        {
+            let text = format!("needs {other}, which is not set");
+            problems.push(Problem::new(&setting.place, half, text));
+        }
+    }
+}
+
+/// What the URL of the database says against the keys beside it.
+fn refuse_contradictions(settings: &BTreeMap<&'static str, Setting>, problems: &mut Vec<Problem>) {
+    let given = |path: &str| {
+        let setting = settings.get(path)?;
+        match &setting.value {
+            Some(Value::Text(text)) => Some((text.as_str(), &setting.place)),
+            _ => None,
+        }
+    };
+    let Some((url, _)) = given("postgres.url") else {
+        return;
+    };
+    if let Some((_, place)) = given("postgres.password")
+        && postgres::has_password(url)
+    {
+        let text = "the URL holds a password too; give one";
+        problems.push(Problem::new(place, "postgres.password", text));
+    }
+    if let Some((_, place)) = given("postgres.ca_file")
+        && postgres::checks_nothing(url)
+    {
+        let text = "sslmode in the URL says that no certificate is checked; leave it out, or set verify-full";
+        problems.push(Problem::new(place, "postgres.ca_file", text));
     }
 }
 

@@ -23,6 +23,7 @@ mod advice;
 mod check;
 pub mod keys;
 mod load;
+mod postgres;
 mod print;
 pub mod problem;
 pub mod properties;
@@ -30,6 +31,7 @@ pub mod secret;
 mod source;
 mod value;
 
+pub use postgres::{Postgres, TlsMode};
 pub use print::default_file;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,8 +99,9 @@ pub struct State {
     pub cache: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Rules {
+    /// May hold a password.
     pub url: String,
     pub timeout: Duration,
     pub max_concurrent: usize,
@@ -107,22 +110,42 @@ pub struct Rules {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Postgres {
-    pub url: Secret,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Http {
     pub listen: SocketAddr,
     /// `host:port` where other instances reach this one.
     pub advertise: String,
     pub token: Option<Secret>,
+    pub tls: Option<HttpTls>,
     pub generator: bool,
+}
+
+/// HTTPS, for clients and between instances. Files in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpTls {
+    /// The certificate of this instance, with the chain behind it.
+    pub certificate_file: PathBuf,
+    /// Its key, in PKCS #8.
+    pub key_file: PathBuf,
+    /// Who signs the certificates of the other instances; the system's authorities when not set.
+    pub ca_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shutdown {
     pub grace: Duration,
+}
+
+impl std::fmt::Debug for Rules {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = print::without_password(&self.url);
+        f.debug_struct("Rules")
+            .field("url", &shown.as_ref().unwrap_or(&self.url))
+            .field("timeout", &self.timeout)
+            .field("max_concurrent", &self.max_concurrent)
+            .field("absent_ttl", &self.absent_ttl)
+            .field("default_payout_days", &self.default_payout_days)
+            .finish()
+    }
 }
 
 impl Config {
@@ -196,6 +219,13 @@ impl Fields {
         self.optional(path).map(|value| match value {
             Value::Text(text) => Secret::new(text),
             _ => panic!("{path} is no text"),
+        })
+    }
+
+    fn file(&mut self, path: &str) -> Option<PathBuf> {
+        self.optional(path).map(|value| match value {
+            Value::Text(text) => PathBuf::from(text),
+            other => panic!("{path} is no text: {other:?}"),
         })
     }
 
@@ -275,7 +305,7 @@ fn build(settings: &Settings) -> Config {
             absent_ttl: fields.duration("rules.absent_ttl"),
             default_payout_days: fields.number("rules.default_payout_days"),
         },
-        postgres: fields.secret("postgres.url").map(|url| Postgres { url }),
+        postgres: postgres(&mut fields),
         http: Http {
             listen: fields
                 .text("http.listen")
@@ -283,6 +313,7 @@ fn build(settings: &Settings) -> Config {
                 .expect("checked when read"),
             advertise: fields.text("http.advertise"),
             token: fields.secret("http.token"),
+            tls: http_tls(&mut fields),
             generator: fields.flag("http.generator"),
         },
         shutdown: Shutdown {
@@ -295,6 +326,24 @@ fn build(settings: &Settings) -> Config {
         fields.0.keys()
     );
     config
+}
+
+fn postgres(fields: &mut Fields) -> Option<Postgres> {
+    let password = fields.secret("postgres.password");
+    let ca_file = fields.file("postgres.ca_file");
+    let url = fields.secret("postgres.url")?;
+    Some(Postgres::new(url.expose(), password, ca_file))
+}
+
+fn http_tls(fields: &mut Fields) -> Option<HttpTls> {
+    let certificate_file = fields.file("http.certificate_file");
+    let key_file = fields.file("http.key_file");
+    let ca_file = fields.file("http.ca_file");
+    Some(HttpTls {
+        certificate_file: certificate_file?,
+        key_file: key_file?,
+        ca_file,
+    })
 }
 
 fn topics(fields: &mut Fields) -> Topics {

@@ -135,24 +135,23 @@ fn dump_line(key: &Key, setting: &Setting) -> String {
     match &setting.value {
         None => format!("# {} is not set", key.name()),
         Some(_) if key.secret => format!("{} = {} # {origin}", key.name(), quoted(REDACTED)),
-        Some(value) => format!(
-            "{} = {} # {origin}",
-            key.name(),
-            without_password(value).toml()
-        ),
+        Some(value) => {
+            let shown = match value {
+                Value::Text(text) => without_password(text).map(Value::Text),
+                _ => None,
+            };
+            let shown = shown.as_ref().unwrap_or(value).toml();
+            format!("{} = {shown} # {origin}", key.name())
+        }
     }
 }
 
-/// A URL may carry a password without being a secret as a whole.
-fn without_password(value: &Value) -> Value {
-    if let Value::Text(text) = value
-        && let Ok(mut url) = url::Url::parse(text)
-        && url.password().is_some()
-        && url.set_password(Some(REDACTED)).is_ok()
-    {
-        return Value::Text(url.to_string());
-    }
-    value.clone()
+/// A URL may carry a password without being a secret as a whole: the same without, if it does.
+pub(super) fn without_password(text: &str) -> Option<String> {
+    let mut url = url::Url::parse(text).ok()?;
+    url.password()?;
+    url.set_password(Some(REDACTED)).ok()?;
+    Some(url.to_string())
 }
 
 fn dump_properties(out: &mut String, settings: &Settings) {

@@ -240,6 +240,36 @@ fn an_empty_secret_is_refused_and_an_empty_path_is_none() {
 }
 
 #[test]
+fn halves_and_contradictions_are_refused_all_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("some.pem");
+    std::fs::write(&path, "some").unwrap();
+    let some = path.display();
+    let file = format!(
+        "[postgres]\nurl = \"postgres://a:hunter2@b/c?sslmode=disable\"\npassword = \"hunter2\"\nca_file = \"{some}\"\n\
+         [http]\nkey_file = \"{some}\"\nca_file = \"/nowhere/ca.pem\"\n"
+    );
+    let problems = problems(&file, &[]);
+    assert_eq!(
+        problems,
+        [
+            "settle.toml:3: postgres.password: the URL holds a password too; give one",
+            "settle.toml:4: postgres.ca_file: sslmode in the URL says that no certificate is checked; leave it out, or \
+             set verify-full",
+            "settle.toml:6: http.key_file: needs http.certificate_file, which is not set",
+            "settle.toml:7: http.ca_file: /nowhere/ca.pem cannot be read: No such file or directory (os error 2)",
+        ]
+    );
+    let alone = [("SETTLE_POSTGRES__PASSWORD", "hunter2")];
+    let alone = load("", &alone).err().unwrap().to_string();
+    assert!(
+        alone.contains("postgres.password: needs postgres.url"),
+        "{alone}"
+    );
+    assert!(!alone.contains("hunter2"), "{alone}");
+}
+
+#[test]
 fn properties_come_from_the_environment_too() {
     let file = "[kafka.properties]\nsession.timeout.ms = 9000\nlinger.ms = 1\n";
     let config = config(

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::broker::Partition;
-use crate::broker::classify::{self, Reaction, Stop};
+use crate::broker::classify::{self, Denial, Reaction, Stop};
 use crate::engine::settle;
 use crate::engine::start::Refusal;
 use crate::failpoint::Injected;
@@ -54,7 +54,7 @@ pub enum Cause {
     Failed,
     PromiseBroken,
     StateDirectory,
-    NotAllowed,
+    NotAllowed(Denial),
 }
 
 /// What the loop does about a failure.
@@ -86,7 +86,7 @@ impl Failure {
                 Reaction::Rejoin => Todo::Rejoin,
                 Reaction::Stop(Stop::Failed) => Todo::Stop(Cause::Failed),
                 Reaction::Stop(Stop::Broken) => Todo::Stop(Cause::PromiseBroken),
-                Reaction::Stop(Stop::NotAllowed) => Todo::Stop(Cause::NotAllowed),
+                Reaction::Stop(Stop::NotAllowed(denial)) => Todo::Stop(Cause::NotAllowed(denial)),
             },
             Self::State(state::Error::Damaged { .. }) => Todo::Rebuild,
             Self::State(state::Error::Busy { .. }) => Todo::Wait,

@@ -5,6 +5,7 @@ use futures_util::future::join_all;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
+use crate::http::Tls;
 use crate::http::forward::{Answer, Forwarder};
 
 /// Asks; one client for as many questions as wanted.
@@ -24,12 +25,12 @@ pub struct Told {
 }
 
 impl Asker {
-    /// `token` is `http.token`.
-    pub fn new(token: Option<&str>) -> Result<Self, std::io::Error> {
+    /// `token` is `http.token`; `tls` what the instances speak, if they speak HTTPS.
+    pub fn new(token: Option<&str>, tls: Option<&Tls>) -> Result<Self, std::io::Error> {
         let authorization = token.map(|token| HeaderValue::from_str(&format!("Bearer {token}")));
         let invalid = |error| std::io::Error::new(std::io::ErrorKind::InvalidInput, error);
         Ok(Self {
-            forwarder: Forwarder::new("the command line"),
+            forwarder: Forwarder::new("the command line", tls),
             authorization: authorization.transpose().map_err(invalid)?,
             runtime: tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -66,12 +67,12 @@ impl Asker {
 }
 
 /// Status and body of the answer to `GET path` of the instance at `address`; the error says why there is none.
-pub fn get(address: &str, path: &str) -> Result<(u16, String), String> {
+pub fn get(address: &str, path: &str, tls: Option<&Tls>) -> Result<(u16, String), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?;
-    let answer = runtime.block_on(Forwarder::new("").get(address, path, None))?;
+    let answer = runtime.block_on(Forwarder::new("", tls).get(address, path, None))?;
     let body = String::from_utf8_lossy(&answer.body).into_owned();
     Ok((answer.status.as_u16(), body))
 }

@@ -1,15 +1,20 @@
-//! Asks the owner of a partition. The client of requests between instances; they speak plain
-//! HTTP over the network that the instances share.
+//! Asks the owner of a partition. The client of requests between instances: they speak HTTPS with
+//! each other when they have certificates, else plain HTTP.
 
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use bytes::Bytes;
-use hyper_util::client::legacy::Client;
+use hyper::Response;
+use hyper::body::Incoming;
+use hyper_tls::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
+
+use crate::http::Tls;
 
 /// Marks a request that another instance sent on; it is answered here or not at all.
 pub(super) const FORWARDED: HeaderName = HeaderName::from_static("settle-forwarded");
@@ -24,9 +29,31 @@ const ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
 #[derive(Clone)]
 pub(super) struct Forwarder {
-    client: Client<HttpConnector, Body>,
+    client: Scheme,
     /// Tells the owner who asks.
     instance: HeaderValue,
+}
+
+#[derive(Clone)]
+enum Scheme {
+    Http(Client<HttpConnector, Body>),
+    Https(Client<HttpsConnector<HttpConnector>, Body>),
+}
+
+impl Scheme {
+    fn as_str(&self) -> &'static str {
+        match self {
+            Self::Http(_) => "http",
+            Self::Https(_) => "https",
+        }
+    }
+
+    async fn request(&self, request: Request<Body>) -> Result<Response<Incoming>, Error> {
+        match self {
+            Self::Http(client) => client.request(request).await,
+            Self::Https(client) => client.request(request).await,
+        }
+    }
 }
 
 /// What the owner answered.
@@ -37,14 +64,23 @@ pub(super) struct Answer {
 }
 
 impl Forwarder {
-    pub(super) fn new(instance: &str) -> Self {
+    pub(super) fn new(instance: &str, tls: Option<&Tls>) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new())
+        let mut builder = Client::builder(TokioExecutor::new());
+        let builder = builder
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .build(connector);
+            .pool_idle_timeout(IDLE_TIMEOUT);
+        let client = match tls {
+            None => Scheme::Http(builder.build(connector)),
+            Some(tls) => {
+                connector.enforce_http(false);
+                let mut connector = HttpsConnector::from((connector, tls.connector.clone()));
+                connector.https_only(true);
+                Scheme::Https(builder.build(connector))
+            }
+        };
         let unnamed = HeaderValue::from_static("another instance");
         Self {
             client,
@@ -61,7 +97,7 @@ impl Forwarder {
     ) -> Result<Answer, String> {
         let mut request = Request::builder()
             .method(Method::GET)
-            .uri(format!("http://{address}{path}"))
+            .uri(format!("{}://{address}{path}", self.client.as_str()))
             .body(Body::empty())
             .map_err(|error| error.to_string())?;
         let headers = request.headers_mut();

@@ -15,6 +15,7 @@ mod partition;
 mod query;
 mod refusal;
 mod routes;
+mod seats;
 mod server;
 mod status;
 
@@ -22,9 +23,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::net::TcpListener;
+use tokio_native_tls::{TlsAcceptor, TlsConnector};
 
+use crate::config::HttpTls;
 use crate::engine::status::Status;
 use crate::state::view::Views;
+use crate::tls::{self, Check};
 
 pub use generator::Generator;
 
@@ -45,11 +49,41 @@ pub struct Services {
     pub owners: Owners,
     /// When set, everything but health and metrics needs it.
     pub token: Option<String>,
+    /// `None` speaks in the clear.
+    pub tls: Option<Tls>,
     pub generator: Option<Generator>,
     /// `None` runs without a database.
     pub sink: Option<Probe<Sink>>,
     pub rules: Probe<Rules>,
     pub disk: Probe<Disk>,
+}
+
+/// HTTPS: what this server shows, and whom it believes when it asks other instances.
+#[derive(Clone)]
+pub struct Tls {
+    acceptor: TlsAcceptor,
+    connector: TlsConnector,
+}
+
+impl Tls {
+    /// Reads the files.
+    pub fn new(files: &HttpTls) -> Result<Self, tls::Error> {
+        Self::checking(Check::AuthorityAndHost, files)
+    }
+
+    /// For questions to the server of this machine, which its certificate does not name.
+    pub fn of_this_machine(files: &HttpTls) -> Result<Self, tls::Error> {
+        Self::checking(Check::Nothing, files)
+    }
+
+    fn checking(check: Check, files: &HttpTls) -> Result<Self, tls::Error> {
+        let acceptor = tls::acceptor(&files.certificate_file, &files.key_file)?;
+        let connector = tls::connector(check, files.ca_file.as_deref())?;
+        Ok(Self {
+            acceptor: acceptor.into(),
+            connector: connector.into(),
+        })
+    }
 }
 
 /// How far the database is.
@@ -114,6 +148,7 @@ impl Owners {
 
 /// Answers requests until `shutdown` is ready, then lets the ones under way end within seconds.
 pub async fn serve(listener: TcpListener, services: Services, shutdown: impl Future<Output = ()>) {
+    let acceptor = services.tls.as_ref().map(|tls| tls.acceptor.clone());
     let router = routes::router(services);
-    server::run(listener, router, shutdown).await;
+    server::run(listener, (router, acceptor), shutdown).await;
 }

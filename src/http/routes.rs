@@ -50,7 +50,7 @@ pub(super) struct App {
 
 pub(super) fn router(services: Services) -> Router {
     let app = Arc::new(App {
-        forwarder: Forwarder::new(&services.instance),
+        forwarder: Forwarder::new(&services.instance, services.tls.as_ref()),
         generating: Arc::new(Semaphore::new(1)),
         requests: Requests::new(&ROUTES),
         services,

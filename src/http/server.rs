@@ -5,17 +5,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_native_tls::TlsAcceptor;
 
-/// Further connections wait in the backlog of the system.
+use crate::http::seats::{Seat, Seats};
+
+/// With so many, an idle one gives way to the next. When all of them are being answered, further
+/// connections wait in the backlog of the system.
 const CONNECTIONS: usize = 256;
-/// For the whole head of a request, and for the next one on an idle connection.
+/// How often a full house is looked at again.
+const FULL_PAUSE: Duration = Duration::from_millis(10);
+/// For the TLS handshake; then for the whole head of a request, and for the next one on an idle
+/// connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const HEAD_BYTES: usize = 16 * 1024;
 /// After this time a connection ends with its current answer, so that none is held for ever by a
@@ -29,26 +39,31 @@ const SHUTDOWN: Duration = Duration::from_secs(3);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections until `shutdown` is ready; those that are left end within [`SHUTDOWN`].
-pub(super) async fn run(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
+pub(super) async fn run(
+    listener: TcpListener,
+    (router, tls): (Router, Option<TlsAcceptor>),
+    shutdown: impl Future<Output = ()>,
+) {
     let mut shutdown = pin!(shutdown);
     let (stop, stopped) = watch::channel(false);
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut seats = Seats::new(CONNECTIONS);
     let mut connections = JoinSet::new();
+    let mut waiting: Option<TcpStream> = None;
     loop {
-        let accepted = async {
-            let permit = Arc::clone(&permits).acquire_owned().await;
-            (permit, listener.accept().await)
-        };
+        if let Some(stream) = waiting.take() {
+            match seats.take() {
+                Some(seat) => {
+                    let server = (router.clone(), tls.clone());
+                    connections.spawn(connection(stream, server, seat, stopped.clone()));
+                }
+                None => waiting = Some(stream),
+            }
+        }
         tokio::select! {
             () = &mut shutdown => break,
-            (permit, accepted) = accepted => match accepted {
-                Ok((stream, _)) => {
-                    let connection = connection(stream, router.clone(), stopped.clone());
-                    connections.spawn(async move {
-                        connection.await;
-                        drop(permit);
-                    });
-                }
+            () = sleep(FULL_PAUSE), if waiting.is_some() => {}
+            accepted = listener.accept(), if waiting.is_none() => match accepted {
+                Ok((stream, _)) => waiting = Some(stream),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept an HTTP connection");
                     sleep(ACCEPT_PAUSE).await;
@@ -65,10 +80,49 @@ pub(super) async fn run(listener: TcpListener, router: Router, shutdown: impl Fu
     }
 }
 
-/// Serves one connection to its end. Errors are the client's: it went away or sent no HTTP.
-async fn connection(stream: TcpStream, router: Router, mut stopped: watch::Receiver<bool>) {
+/// Serves one connection to its end, or until it has to give its seat up.
+async fn connection(
+    stream: TcpStream,
+    (router, tls): (Router, Option<TlsAcceptor>),
+    seat: Arc<Seat>,
+    stopped: watch::Receiver<bool>,
+) {
     // Small answers go out at once; a system that refuses merely answers later.
     drop(stream.set_nodelay(true));
+    let serving = async {
+        match tls {
+            None => converse(stream, router, &seat, stopped).await,
+            Some(acceptor) => {
+                // Who shakes no hands in time is no client of ours.
+                if let Ok(Ok(stream)) = timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
+                    converse(stream, router, &seat, stopped).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = serving => {}
+        () = seat.must_leave() => {}
+    }
+}
+
+/// Requests and answers. Errors are the client's: it went away or sent no HTTP.
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    seat: &Arc<Seat>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let seat = Arc::clone(seat);
+    let count = from_fn(move |request: Request, next: Next| {
+        let answering = seat.answering();
+        async move {
+            let response = next.run(request).await;
+            drop(answering);
+            response
+        }
+    });
+    let router = router.layer(count);
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())

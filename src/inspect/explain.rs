@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::broker::port::Fetched as _;
 use crate::broker::reader::Fetched;
+use crate::broker::rights::Purpose;
 use crate::broker::{Names, Partition, Topic};
 use crate::codec::stored::{POSITION_KEY, Position, read_base};
 use crate::codec::wire::{
@@ -76,7 +77,7 @@ struct Search<'a> {
 
 /// Looks for a payment id in the whole source, or in one partition of it.
 pub fn explain(config: &Config, id: &str, partition: Option<i32>) -> Result<Story, Error> {
-    let logs = Logs::open(config)?;
+    let logs = Logs::open(config, Purpose::Look)?;
     let mut search = Search {
         names: logs.names(),
         logs,
@@ -94,7 +95,7 @@ pub fn explain(config: &Config, id: &str, partition: Option<i32>) -> Result<Stor
     search.rules()?;
     search.positions()?;
     if let Some(postgres) = &config.postgres {
-        search.rows(&Snapshot::take(postgres.url.expose())?)?;
+        search.rows(&Snapshot::take(postgres)?)?;
     }
     Ok(search.story)
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::broker::Topic;
 use crate::broker::port::Fetched as _;
 use crate::broker::reader::Fetched;
+use crate::broker::rights::Purpose;
 use crate::codec::wire::{DETAIL_HEADER, REASON_HEADER, SOURCE_HEADER, TRUNCATED_HEADER};
 use crate::config::Config;
 use crate::inspect::{place, readable, time};
@@ -58,7 +59,7 @@ pub fn list(
     filter: &Filter,
     mut each: impl FnMut(Letter) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let mut logs = Logs::open(config)?;
+    let mut logs = Logs::open(config, Purpose::Look)?;
     let count = logs.count(Topic::DeadLetter);
     let numbers = filter.partition.map_or_else(
         || (0..count).collect(),
@@ -92,7 +93,7 @@ pub struct Raw {
 
 /// The letter of one message, with its bytes.
 pub fn show(config: &Config, partition: i32, offset: i64) -> Result<Option<Whole>, Error> {
-    let found = find(&mut Logs::open(config)?, partition, offset)?;
+    let found = find(&mut Logs::open(config, Purpose::Look)?, partition, offset)?;
     Ok(found.map(|raw| {
         let (form, value) = readable(raw.value.as_deref().unwrap_or_default());
         Whole {

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::broker::port::{Fetched as _, GroupOffsets};
+use crate::broker::rights::Purpose;
 use crate::broker::scan::Isolation;
 use crate::broker::{Bounds, Names, Partition, Topic};
 use crate::codec::stored::{POSITION_KEY, Position};
@@ -64,12 +65,12 @@ pub struct Written {
 
 /// Reads the positions of now.
 pub fn show(config: &Config) -> Result<Offsets, Error> {
-    let mut logs = Logs::open(config)?;
+    let mut logs = Logs::open(config, Purpose::Verify)?;
     let names = logs.names();
     let mut notes = Vec::new();
     // Positions first: what is asked for later can only lie further on.
     let rows = match &config.postgres {
-        Some(postgres) => Some(Snapshot::take(postgres.url.expose())?.positions()?),
+        Some(postgres) => Some(Snapshot::take(postgres)?.positions()?),
         None => None,
     };
     let positions = positions(&mut logs)?;

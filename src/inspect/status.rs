@@ -15,6 +15,7 @@ use crate::broker::{Names, Topic, classify};
 use crate::config::Config;
 use crate::config::secret::Secret;
 use crate::exit::Exit;
+use crate::http::Tls;
 use crate::http::ask::{Asker, Told};
 use crate::inspect::table::{Table, or_dash};
 
@@ -96,16 +97,22 @@ impl Watcher {
     pub fn new(config: &Config, instance: Option<&str>) -> Result<Self, classify::Error> {
         let failed = |error: std::io::Error| {
             let stop = classify::Reaction::Stop(classify::Stop::Failed);
-            classify::Error::new("create the HTTP client (http.token)", error, stop)
+            classify::Error::new(
+                "create the HTTP client (http.token, http.ca_file)",
+                error,
+                stop,
+            )
         };
         let settings = Settings::new(config);
         let token = config.http.token.as_ref().map(Secret::expose);
+        let tls = config.http.tls.as_ref().map(Tls::new).transpose();
+        let tls = tls.map_err(|error| failed(std::io::Error::other(error)))?;
         let group = match instance {
             Some(_) => None,
             None => Some(Client::new(&settings)?),
         };
         Ok(Self {
-            asker: Asker::new(token).map_err(failed)?,
+            asker: Asker::new(token, tls.as_ref()).map_err(failed)?,
             group,
             names: settings.topics,
             address: instance.unwrap_or(&config.http.advertise).to_owned(),

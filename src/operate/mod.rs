@@ -44,7 +44,7 @@ impl Error {
             Self::NotReady(error)
             | Self::Undone(Undone::NotWritten(error) | Undone::Unknown(error)) => {
                 match error.reaction {
-                    Reaction::Stop(Stop::NotAllowed) => Exit::NotAllowed,
+                    Reaction::Stop(Stop::NotAllowed(_)) => Exit::NotAllowed,
                     _ => Exit::Unavailable,
                 }
             }

@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::broker::client::Settings;
 use crate::broker::native::Outgoing;
 use crate::broker::port::Fetched as _;
+use crate::broker::rights::Purpose;
 use crate::broker::{Bounds, Partition, Topic};
 use crate::clock;
 use crate::codec::wire::{REPLAY_BY_HEADER, REPLAY_HEADER, REPLAY_REASON_HEADER};
@@ -75,7 +76,7 @@ pub struct Searched {
 pub fn replay(config: &Config, request: &Request) -> Result<Replay, Error> {
     check("--by", &request.by)?;
     check("--reason", &request.reason)?;
-    let mut logs = Logs::open(config)?;
+    let mut logs = Logs::open(config, Purpose::Look)?;
     let Request {
         partition, offset, ..
     } = *request;

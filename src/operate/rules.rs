@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::broker::client::Settings;
 use crate::broker::native::Outgoing;
+use crate::broker::rights::Purpose;
 use crate::broker::{Partition, Topic};
 use crate::clock;
 use crate::codec::wire;
@@ -52,7 +53,7 @@ pub fn key(text: &str) -> Result<RuleKey, Error> {
 
 /// What is in force for a key.
 pub fn look(config: &Config, key: &RuleKey) -> Result<InForce, Error> {
-    Ok(get(&mut Logs::open(config)?, key)?)
+    Ok(get(&mut Logs::open(config, Purpose::Look)?, key)?)
 }
 
 /// Publishes a rule, or with `None` that there is none; only says so unless it is meant.
@@ -63,7 +64,7 @@ pub fn change(
     is_meant: bool,
 ) -> Result<Change, Error> {
     let value = typed.map(|typed| encode(key, typed)).transpose()?;
-    let mut logs = Logs::open(config)?;
+    let mut logs = Logs::open(config, Purpose::Look)?;
     let before = get(&mut logs, key)?;
     let partition = Partition::new(Topic::Rules, before.partition);
     let written = if is_meant {

@@ -42,7 +42,7 @@ impl Error {
             Self::Topics(error) => error.exit(),
             Self::Admin(error) => error.exit(),
             Self::Kafka(error) => match error.reaction {
-                Reaction::Stop(Stop::NotAllowed) => Exit::NotAllowed,
+                Reaction::Stop(Stop::NotAllowed(_)) => Exit::NotAllowed,
                 _ => Exit::Unavailable,
             },
             Self::Refused(_) => Exit::Failed,

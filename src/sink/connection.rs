@@ -8,9 +8,11 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Client, Config, NoTls, Socket};
 
+use crate::config::{Postgres, TlsMode};
 use crate::failpoint::Injected;
 use crate::sink::schema;
 use crate::sink::statements::Statements;
+use crate::tls::{self, Check};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// After this much silence of the peer's kernel a connection counts as lost.
@@ -39,7 +41,9 @@ pub enum Error {
     #[error("PostgreSQL: {}", explain(.0))]
     Database(#[from] tokio_postgres::Error),
     #[error("TLS to PostgreSQL: {0}")]
-    Tls(String),
+    Tls(#[from] tls::Error),
+    #[error("start a runtime: {0}")]
+    Runtime(std::io::Error),
     #[error("PostgreSQL did not answer within {0:?}: connection given up")]
     Silent(Duration),
     #[error("the database's encoding is {0}, and must be UTF8: create it with ENCODING 'UTF8'")]
@@ -56,9 +60,13 @@ pub enum Error {
 impl Error {
     pub fn reaction(&self) -> Reaction {
         match self {
-            Self::Url(_) | Self::Encoding(_) | Self::Newer { .. } => Reaction::Stop,
+            Self::Url(_)
+            | Self::Tls(_)
+            | Self::Runtime(_)
+            | Self::Encoding(_)
+            | Self::Newer { .. } => Reaction::Stop,
             Self::Moved => Reaction::Rewind,
-            Self::Tls(_) | Self::Silent(_) => Reaction::Retry,
+            Self::Silent(_) => Reaction::Retry,
             Self::Database(error) => match error.code() {
                 Some(code) if refuses_a_value(code) => Reaction::Refused,
                 _ => Reaction::Retry,
@@ -92,8 +100,40 @@ fn explain(error: &tokio_postgres::Error) -> String {
     text
 }
 
+/// Where the database is, and how its server proves itself.
+#[derive(Clone)]
+pub struct Database {
+    pub config: Config,
+    /// `None` speaks in the clear.
+    tls: Option<postgres_native_tls::MakeTlsConnector>,
+}
+
+impl Database {
+    /// Reads the files that `postgres` names.
+    pub fn new(postgres: &Postgres) -> Result<Self, Error> {
+        let mut config = parse(postgres.url.expose())?;
+        if let Some(password) = &postgres.password {
+            config.password(password.expose());
+        }
+        let (mode, check) = match postgres.tls {
+            TlsMode::Disable => (SslMode::Disable, None),
+            TlsMode::Prefer => (SslMode::Prefer, Some(Check::Nothing)),
+            TlsMode::VerifyCa => (SslMode::Require, Some(Check::Authority)),
+            TlsMode::VerifyFull => (SslMode::Require, Some(Check::AuthorityAndHost)),
+        };
+        config.ssl_mode(mode);
+        let connector = check.map(|check| tls::connector(check, postgres.ca_file.as_deref()));
+        Ok(Self {
+            config,
+            tls: connector
+                .transpose()?
+                .map(postgres_native_tls::MakeTlsConnector::new),
+        })
+    }
+}
+
 /// Parses the URL; says nothing of its password.
-pub fn parse(url: &str) -> Result<Config, Error> {
+fn parse(url: &str) -> Result<Config, Error> {
     let mut config: Config = url
         .parse()
         .map_err(|error: tokio_postgres::Error| Error::Url(explain(&error)))?;
@@ -124,9 +164,9 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub async fn open(config: &Config) -> Result<Self, Error> {
+    pub async fn open(database: &Database) -> Result<Self, Error> {
         let deadline = CONNECT_TIMEOUT * 2;
-        let (mut client, driver) = tokio::time::timeout(deadline, connect(config))
+        let (mut client, driver) = tokio::time::timeout(deadline, connect(database))
             .await
             .map_err(|_| Error::Silent(deadline))??;
         let prepared = async {
@@ -153,15 +193,10 @@ impl Drop for Connection {
     }
 }
 
-/// TLS for `sslmode=require`, with the server's certificate checked; otherwise none.
-pub(super) async fn connect(config: &Config) -> Result<(Client, JoinHandle<()>), Error> {
-    if config.get_ssl_mode() == SslMode::Require {
-        let connector = native_tls::TlsConnector::new();
-        let connector = connector.map_err(|error| Error::Tls(error.to_string()))?;
-        let connector = postgres_native_tls::MakeTlsConnector::new(connector);
-        connect_with(config, connector).await
-    } else {
-        connect_with(config, NoTls).await
+pub(super) async fn connect(database: &Database) -> Result<(Client, JoinHandle<()>), Error> {
+    match &database.tls {
+        Some(connector) => connect_with(&database.config, connector.clone()).await,
+        None => connect_with(&database.config, NoTls).await,
     }
 }
 
@@ -207,6 +242,5 @@ mod tests {
         let newer = Error::Newer { found: 2, known: 1 };
         assert_eq!(newer.reaction(), Reaction::Stop);
         assert_eq!(Error::Moved.reaction(), Reaction::Rewind);
-        assert_eq!(Error::Tls(String::new()).reaction(), Reaction::Retry);
     }
 }

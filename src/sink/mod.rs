@@ -30,11 +30,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+use crate::broker::classify::Denial;
 use crate::broker::client::SINK_ROLE;
 use crate::broker::client::Settings;
-use crate::broker::member::Member;
+use crate::broker::member::{self, Member};
 use crate::broker::monitor::holder;
 use crate::broker::port::Holder;
+use crate::config::Postgres;
+use crate::sink::connection::Database;
 pub use crate::sink::rows::TOPICS;
 use crate::sink::service::Service;
 use crate::sink::status::Status;
@@ -48,6 +51,8 @@ pub enum Error {
     Database(#[from] connection::Error),
     #[error("Kafka, as the sink sees it: {0}")]
     Kafka(String),
+    #[error("Kafka refuses the sink: {text}")]
+    NotAllowed { denial: Denial, text: String },
     #[error(
         "another live process has joined the sink's group with this kafka.instance_id; give every \
          live instance its own"
@@ -78,6 +83,17 @@ pub enum Error {
     Died,
 }
 
+impl From<member::Error> for Error {
+    /// What ends a member; weather does not.
+    fn from(error: member::Error) -> Self {
+        match error {
+            member::Error::NotAllowed { denial, text } => Self::NotAllowed { denial, text },
+            member::Error::Replaced => Self::Replaced,
+            other => Self::Kafka(other.to_string()),
+        }
+    }
+}
+
 /// The running sink.
 pub struct Handle {
     status: Arc<Status>,
@@ -105,17 +121,17 @@ impl Handle {
     }
 }
 
-/// Starts the sink on two threads of its own; `url` is `postgres://…` with the password in it. Kafka
-/// and the database may be away: it waits for them.
-pub fn spawn(settings: Settings, url: &str) -> Result<Handle, Error> {
-    let config = connection::parse(url)?;
+/// Starts the sink on two threads of its own. Kafka and the database may be away: it waits for
+/// them.
+pub fn spawn(settings: Settings, postgres: &Postgres) -> Result<Handle, Error> {
+    let database = Database::new(postgres)?;
     let status = Arc::new(Status::default());
     let stop = Arc::new(AtomicBool::new(false));
     let (told, stopped) = (Arc::clone(&status), Arc::clone(&stop));
     let work = move || {
         let outcome = loop {
             let service = Service {
-                writer: Writer::new(config.clone(), settings.topics.clone()),
+                writer: Writer::new(database.clone(), settings.topics.clone()),
                 status: Arc::clone(&told),
             };
             match run(&settings, service, Arc::clone(&told), Arc::clone(&stopped)) {
@@ -162,7 +178,7 @@ fn run(
     let database = std::thread::Builder::new()
         .name("settle-sink-db".to_owned())
         .spawn(move || runtime.block_on(service.serve(received, answered)))?;
-    let opened = Member::open(settings, &TOPICS).map_err(|error| Error::Kafka(error.to_string()));
+    let opened = Member::open(settings, &TOPICS).map_err(Error::from);
     let outcome =
         opened.and_then(|member| Worker::new(member, (commands, answers), status, stop).run());
     // The worker has dropped its end of the channel: the other thread gives up what it does.

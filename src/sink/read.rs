@@ -6,7 +6,8 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use crate::sink::connection::{self, Error};
+use crate::config::Postgres;
+use crate::sink::connection::{self, Database, Error};
 
 /// What a row is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,14 +134,14 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    pub fn take(url: &str) -> Result<Self, Error> {
-        let config = connection::parse(url)?;
+    pub fn take(postgres: &Postgres) -> Result<Self, Error> {
+        let database = Database::new(postgres)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
-            .map_err(|error| Error::Tls(error.to_string()))?;
-        let (client, driver) = runtime.block_on(connection::connect(&config))?;
+            .map_err(Error::Runtime)?;
+        let (client, driver) = runtime.block_on(connection::connect(&database))?;
         let has_tables = runtime.block_on(async {
             client
                 .batch_execute(

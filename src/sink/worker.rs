@@ -160,8 +160,11 @@ impl Worker {
                 });
                 self.gather(partition, offset, row, bytes);
             }
-            Err(member::Error::Replaced) => return Err(Error::Replaced),
-            Err(member::Error::Fatal(why)) => return Err(Error::Kafka(why)),
+            Err(
+                error @ (member::Error::Replaced
+                | member::Error::NotAllowed { .. }
+                | member::Error::Fatal(_)),
+            ) => return Err(error.into()),
             Err(member::Error::Weather(why)) => self.complain(&why),
             Err(member::Error::OutOfRange(why)) => {
                 // The client does not say which partition: look for all of them.
@@ -302,10 +305,14 @@ impl Worker {
             if self.is_stopping() {
                 return Ok(());
             }
-            if let Err(error) = self.begin(at, found)? {
-                self.complain(&error.to_string());
-                self.locate_at = clock::now() + TRY_AGAIN;
-                return Ok(());
+            match self.begin(at, found)? {
+                Ok(()) => {}
+                Err(error @ member::Error::NotAllowed { .. }) => return Err(error.into()),
+                Err(error) => {
+                    self.complain(&error.to_string());
+                    self.locate_at = clock::now() + TRY_AGAIN;
+                    return Ok(());
+                }
             }
         }
         Ok(())

@@ -9,12 +9,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tokio_postgres::{Config, IsolationLevel, Transaction};
+use tokio_postgres::{IsolationLevel, Transaction};
 
 use crate::broker::{Names, Partition};
 use crate::failpoint::{self, Point};
 use crate::sink::batch::{Batch, Part, Tables};
-use crate::sink::connection::{Connection, Error, Reaction};
+use crate::sink::connection::{Connection, Database, Error, Reaction};
 use crate::sink::rows::TOPICS;
 use crate::sink::statements::{Statements, Written};
 
@@ -27,15 +27,15 @@ pub type Positions = BTreeMap<Partition, i64>;
 /// Owns the connection. After an error whose reaction is not [`Reaction::Rewind`] it is gone, and
 /// the next call opens another one.
 pub struct Writer {
-    config: Config,
+    database: Database,
     topics: Names,
     connection: Option<Connection>,
 }
 
 impl Writer {
-    pub fn new(config: Config, topics: Names) -> Self {
+    pub fn new(database: Database, topics: Names) -> Self {
         Self {
-            config,
+            database,
             topics,
             connection: None,
         }
@@ -81,7 +81,7 @@ impl Writer {
     ) -> Result<T, Error> {
         let mut connection = match self.connection.take() {
             Some(connection) if !connection.client.is_closed() => connection,
-            _ => Connection::open(&self.config).await?,
+            _ => Connection::open(&self.database).await?,
         };
         let outcome = tokio::time::timeout(SILENCE_MAX, work(&mut connection, &self.topics)).await;
         let outcome = outcome.unwrap_or(Err(Error::Silent(SILENCE_MAX)));

@@ -9,6 +9,7 @@ use std::fmt;
 use crate::broker::Topic;
 use crate::broker::admin::{self, Admin, Existing, Wanted};
 use crate::broker::client::Settings;
+use crate::broker::rights::{self, Purpose, Right};
 use crate::config::Config;
 use crate::exit::Exit;
 
@@ -74,8 +75,9 @@ impl Error {
 
 /// The plan for what the cluster has now.
 pub fn look(config: &Config) -> Result<Plan, Error> {
-    let existing = describe(&Admin::new(&Settings::new(config))?, config)?;
-    Ok(plan(config, &existing))
+    let admin = Admin::new(&Settings::new(config))?;
+    admin.demand(config, Purpose::Plan)?;
+    Ok(plan(config, &describe(&admin, config)?))
 }
 
 /// Partition counts of the topics that exist, by name.
@@ -90,6 +92,7 @@ pub fn existing(config: &Config) -> Result<BTreeMap<String, i32>, Error> {
 /// Creates what is missing, whatever `topics.create` says, and answers what was done.
 pub fn apply(config: &Config) -> Result<Plan, Error> {
     let admin = Admin::new(&Settings::new(config))?;
+    admin.demand(config, Purpose::Plan)?;
     let plan = plan(config, &describe(&admin, config)?);
     if plan.violations.is_empty() {
         admin.create(&plan.create)?;
@@ -100,6 +103,7 @@ pub fn apply(config: &Config) -> Result<Plan, Error> {
 /// Makes sure at start that the topics are there and keep the rules.
 pub fn ensure(config: &Config) -> Result<Partitions, Error> {
     let admin = Admin::new(&Settings::new(config))?;
+    admin.demand(config, Purpose::Run)?;
     let existing = describe(&admin, config)?;
     let first = plan(config, &existing);
     for warning in &first.warnings {
@@ -119,6 +123,8 @@ pub fn ensure(config: &Config) -> Result<Partitions, Error> {
     }
     admin.create(&first.create)?;
     tracing::info!(topics = missing.join(", "), "topics created");
+    // What did not exist had no rights to be looked at.
+    admin.demand(config, Purpose::Run)?;
     // Another instance may have created them first, from another configuration.
     let existing = describe(&admin, config)?;
     let second = plan(config, &existing);
@@ -129,6 +135,12 @@ pub fn ensure(config: &Config) -> Result<Partitions, Error> {
     Err(Error::Missing(
         second.create.into_iter().map(|topic| topic.name).collect(),
     ))
+}
+
+/// Rights that `settle run` needs and that this principal does not have, on topics and groups.
+pub fn missing_rights(config: &Config) -> Result<Vec<Right>, Error> {
+    let admin = Admin::new(&Settings::new(config))?;
+    Ok(admin.missing(&rights::needed(config, Purpose::Run))?)
 }
 
 fn refuse_violations(plan: &Plan) -> Result<(), Error> {

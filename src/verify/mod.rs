@@ -73,7 +73,7 @@ impl Error {
         match self {
             Self::Admin(error) => error.exit(),
             Self::Kafka(error) => match error.reaction {
-                Reaction::Stop(Stop::NotAllowed) => Exit::NotAllowed,
+                Reaction::Stop(Stop::NotAllowed(_)) => Exit::NotAllowed,
                 _ => Exit::Unavailable,
             },
             Self::Database(error) => match error.reaction() {

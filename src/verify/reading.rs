@@ -7,11 +7,12 @@ use crate::broker::admin::{Admin, Existing};
 use crate::broker::client::Settings;
 use crate::broker::port::{Fetched as _, GroupOffsets, Reader as _};
 use crate::broker::reader::{Fetched, Reader};
+use crate::broker::rights::Purpose;
 use crate::broker::scan::Isolation;
 use crate::broker::{Bounds, Names, Partition, Record, Topic};
 use crate::clock;
 use crate::codec::wire;
-use crate::config::Config;
+use crate::config::{Config, Postgres};
 use crate::sink::read::{self, Snapshot};
 use crate::verify::audit::{Audit, Letter};
 use crate::verify::cut::Moment;
@@ -35,10 +36,12 @@ pub struct Logs {
 }
 
 impl Logs {
-    pub fn open(config: &Config) -> Result<Self, Error> {
+    pub fn open(config: &Config, purpose: Purpose) -> Result<Self, Error> {
         let settings = Settings::new(config);
         let names = Topic::ALL.map(|topic| topic.name_in(&config.topics));
-        let mut found = Admin::new(&settings)?.describe(&names)?;
+        let admin = Admin::new(&settings)?;
+        admin.demand(config, purpose)?;
+        let mut found = admin.describe(&names)?;
         let mut topics = BTreeMap::new();
         for topic in Topic::ALL {
             let name = topic.name_in(&config.topics);
@@ -188,7 +191,7 @@ impl Logs {
 
 /// Reads everything, in the one order that is right beside live instances, and judges it.
 pub fn run(config: &Config, scope: Scope, at_rest: bool) -> Result<Report, Error> {
-    let mut logs = Logs::open(config)?;
+    let mut logs = Logs::open(config, Purpose::Verify)?;
     let terms = Terms::new(config, logs.counts());
     let source: i64 = logs
         .bounds(Topic::Source)?
@@ -200,7 +203,7 @@ pub fn run(config: &Config, scope: Scope, at_rest: bool) -> Result<Report, Error
         audit = audit.resting();
     }
     if let Some(postgres) = &config.postgres {
-        read_tables(postgres.url.expose(), &logs, &mut audit)?;
+        read_tables(postgres, &logs, &mut audit)?;
     }
     let settled: Vec<Partition> = logs.partitions(Topic::Settlements).collect();
     let ends = logs.reader.ends(&settled, Isolation::Committed)?;
@@ -217,8 +220,8 @@ pub fn run(config: &Config, scope: Scope, at_rest: bool) -> Result<Report, Error
     audit.judge()
 }
 
-fn read_tables(url: &str, logs: &Logs, audit: &mut Audit) -> Result<(), Error> {
-    let snapshot = Snapshot::take(url)?;
+fn read_tables(postgres: &Postgres, logs: &Logs, audit: &mut Audit) -> Result<(), Error> {
+    let snapshot = Snapshot::take(postgres)?;
     audit.with_tables();
     for (name, number, next) in snapshot.positions()? {
         if let Some(topic) = logs.settings.topics.role(&name) {

@@ -66,6 +66,7 @@ impl Server {
             bases_partitions: PARTITIONS,
             owners: Owners::default(),
             token: None,
+            tls: None,
             generator: None,
             sink: None,
             rules: Arc::new(Rules::default),

@@ -1,9 +1,10 @@
 //! The writer and the schema, without Kafka.
 
 use settle::broker::{Names, Partition, Topic};
+use settle::config::Postgres;
 use settle::domain::payment::Source;
 use settle::sink::batch::Batch;
-use settle::sink::connection::{self, Error, Reaction};
+use settle::sink::connection::{Database, Error, Reaction};
 use settle::sink::jsonb;
 use settle::sink::rows::{Logged, Row, Totals, TotalsKey};
 use settle::sink::writer::Writer;
@@ -16,7 +17,10 @@ const AT: Partition = Partition::new(Topic::Statistics, 0);
 
 fn writer(url: &str) -> Writer {
     let names = Topic::ALL.map(|topic| format!("{topic:?}"));
-    Writer::new(connection::parse(url).unwrap(), Names::new(names))
+    Writer::new(
+        Database::new(&Postgres::at(url)).unwrap(),
+        Names::new(names),
+    )
 }
 
 /// The totals of one key after each of the records `from..to`, and a log row for each.
@@ -196,7 +200,10 @@ async fn two_racing_writers_never_leave_totals_that_are_not_those_of_the_positio
 async fn a_commit_whose_answer_is_lost_is_found_in_the_positions() {
     let url = server::new_database();
     writer(&url).positions().await.unwrap();
-    let port = connection::parse(&url).unwrap().get_ports()[0];
+    let port = Database::new(&Postgres::at(&url))
+        .unwrap()
+        .config
+        .get_ports()[0];
     let cuts = |commit| {
         [Some(Cut::After), Some(Cut::Before), None]
             .get(commit)

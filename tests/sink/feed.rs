@@ -10,6 +10,7 @@ use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use settle::broker::client::Settings;
+use settle::config::Postgres;
 use settle::sink::{Handle, spawn};
 
 pub const PARTITIONS: i32 = 2;
@@ -151,7 +152,7 @@ impl Feed {
     }
 
     pub fn sink(&self, url: &str) -> Handle {
-        spawn(self.settings("sink-0"), url).unwrap()
+        spawn(self.settings("sink-0"), &Postgres::at(url)).unwrap()
     }
 }
 

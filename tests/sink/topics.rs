@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chaos::cluster::wait;
+use settle::config::Postgres;
 use tokio::runtime::Runtime;
 use tokio_postgres::NoTls;
 
@@ -239,7 +240,7 @@ fn two_sinks_that_both_believe_to_own_every_partition_write_each_record_once() {
     let sinks = ["one", "other"].map(|group| {
         let mut settings = feed.settings("sink-0");
         settings.application_id = format!("{}-{group}", settings.application_id);
-        settle::sink::spawn(settings, &url).unwrap()
+        settle::sink::spawn(settings, &Postgres::at(&url)).unwrap()
     });
     for _ in 0..60 {
         feed.payments(100);
@@ -263,10 +264,10 @@ fn two_sinks_that_both_believe_to_own_every_partition_write_each_record_once() {
 fn partitions_move_between_instances_without_a_row_lost_or_doubled() {
     let url = server::new_database();
     let mut feed = Feed::new();
-    let first = settle::sink::spawn(feed.settings("sink-0"), &url).unwrap();
+    let first = settle::sink::spawn(feed.settings("sink-0"), &Postgres::at(&url)).unwrap();
     feed.payments(500);
     until(&url, EVERYTHING, &feed.expected());
-    let second = settle::sink::spawn(feed.settings("sink-1"), &url).unwrap();
+    let second = settle::sink::spawn(feed.settings("sink-1"), &Postgres::at(&url)).unwrap();
     let status = second.status();
     wait::until("a share for the second", LIMIT, || {
         feed.payments(20);

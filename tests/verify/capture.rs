@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use settle::broker::{Partition, Record, Topic};
+use settle::config::Postgres;
 use settle::sink::read::{Row, Snapshot, Table};
 use settle::verify::audit::{Audit, Letter};
 use settle::verify::cut::Moment;
@@ -187,7 +188,7 @@ fn run() -> Capture {
         };
         read(&line, name)
     });
-    let snapshot = Snapshot::take(line.database.as_ref().unwrap()).unwrap();
+    let snapshot = Snapshot::take(&Postgres::at(line.database.as_ref().unwrap())).unwrap();
     let tables = Table::ALL.map(|table| {
         let mut rows = Vec::new();
         let keep = |row| {

@@ -15,6 +15,7 @@ use crate::cluster::jars;
 use crate::cluster::ports;
 use crate::cluster::process::{self, Process};
 use crate::cluster::scratch::Scratch;
+use crate::cluster::security::{Secured, SecuredPorts, Security};
 use crate::cluster::tools;
 use crate::proxy::{Proxy, Route};
 
@@ -34,6 +35,8 @@ pub struct KafkaOptions {
     pub properties: BTreeMap<String, String>,
     /// Each broker has a second listener that clients reach through [`Kafka::proxy`] only.
     pub behind_proxy: bool,
+    /// Each broker has listeners with TLS and SASL too, see [`Kafka::secured`], and an authorizer.
+    pub security: Option<Security>,
 }
 
 impl Default for KafkaOptions {
@@ -43,6 +46,7 @@ impl Default for KafkaOptions {
             heap: "320m".to_owned(),
             properties: BTreeMap::new(),
             behind_proxy: false,
+            security: None,
         }
     }
 }
@@ -52,6 +56,7 @@ impl Default for KafkaOptions {
 pub struct Kafka {
     brokers: Vec<Broker>,
     proxy: Option<Proxy>,
+    secured: Option<Secured>,
     // Only when no directory was given; last, so that it goes when the brokers are gone.
     _scratch: Option<Scratch>,
 }
@@ -86,21 +91,37 @@ impl Kafka {
                     broker: ports::free()?,
                     controller: ports::free()?,
                     proxied: options.behind_proxy.then(route).transpose()?,
+                    secured: match options.security {
+                        Some(_) => Some(SecuredPorts::free()?),
+                        None => None,
+                    },
                 })
             })
             .collect::<Result<Vec<_>>>()?;
+        let ports: Vec<SecuredPorts> = nodes.iter().filter_map(|node| node.secured).collect();
+        let secured = options.security.is_some();
+        let secured = secured.then(|| Secured::new(directory, &ports));
+        let secured = secured.transpose()?;
         let cluster_id = cluster_id();
         let brokers = (0..nodes.len())
-            .map(|index| Broker::prepare(options, jars, directory, &nodes, index))
+            .map(|index| {
+                let extra = secured.as_ref().zip(nodes[index].secured);
+                let extra = extra.map(|(secured, ports)| secured.properties(ports));
+                let extra = extra.unwrap_or_default();
+                Broker::prepare((options, extra), jars, directory, &nodes, index)
+            })
             .collect::<Result<Vec<_>>>()?;
+        let security = options.security.as_ref();
+        let users = security.map_or(Vec::new(), Security::format_arguments);
         for broker in &brokers {
-            broker.format(&cluster_id)?;
+            broker.format(&cluster_id, &users)?;
         }
         let routes: Vec<Route> = nodes.iter().filter_map(|node| node.proxied).collect();
         let proxy = options.behind_proxy.then(|| Proxy::start(&routes));
         let kafka = Self {
             brokers,
             proxy: proxy.transpose()?,
+            secured,
             _scratch: scratch,
         };
         for broker in &kafka.brokers {
@@ -121,6 +142,13 @@ impl Kafka {
         self.proxy
             .as_ref()
             .expect("the cluster was started behind a proxy")
+    }
+
+    /// The secured side of a cluster that was started with one.
+    pub fn secured(&self) -> &Secured {
+        self.secured
+            .as_ref()
+            .expect("the cluster was started with secured listeners")
     }
 
     /// The brokers, in the order of their node ids, which start at 1.
@@ -175,6 +203,7 @@ struct Node {
     broker: u16,
     controller: u16,
     proxied: Option<Route>,
+    secured: Option<SecuredPorts>,
 }
 
 fn route() -> Result<Route> {
@@ -197,7 +226,7 @@ pub struct Broker {
 
 impl Broker {
     fn prepare(
-        options: &KafkaOptions,
+        (options, secured): (&KafkaOptions, BTreeMap<String, String>),
         jars: &Path,
         directory: &Path,
         nodes: &[Node],
@@ -208,6 +237,14 @@ impl Broker {
         fs::create_dir_all(&directory)
             .with_context(|| format!("create {}", directory.display()))?;
         let mut properties = defaults(nodes, index, &directory);
+        for (key, value) in secured {
+            // What is there already is a list of listeners.
+            let whole = match properties.get(&key) {
+                Some(others) => format!("{others},{value}"),
+                None => value,
+            };
+            properties.insert(key, whole);
+        }
         properties.extend(options.properties.clone());
         let lines: Vec<String> = properties
             .iter()
@@ -282,7 +319,7 @@ impl Broker {
         process.as_ref().map(call)
     }
 
-    fn format(&self, cluster_id: &str) -> Result<()> {
+    fn format(&self, cluster_id: &str, users: &[String]) -> Result<()> {
         let mut command = self.java();
         command
             .args([
@@ -292,7 +329,8 @@ impl Broker {
                 "format",
             ])
             .args(["-t", cluster_id, "-c"])
-            .arg(self.directory.join("server.properties"));
+            .arg(self.directory.join("server.properties"))
+            .args(users);
         process::run(
             "format Kafka's storage",
             command,
@@ -359,6 +397,7 @@ fn defaults(nodes: &[Node], index: usize, directory: &Path) -> BTreeMap<String, 
         broker,
         controller,
         proxied,
+        secured: _,
     } = nodes[index];
     let (mut listeners, mut advertised) = (String::new(), String::new());
     if let Some(route) = proxied {

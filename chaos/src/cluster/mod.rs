@@ -1,5 +1,7 @@
 //! The parts of one cluster, and the cluster that holds one of each.
 
+pub mod acls;
+pub mod certificates;
 pub mod instance;
 pub mod jars;
 pub mod kafka;
@@ -12,6 +14,7 @@ mod rule_listener;
 pub mod rule_service;
 pub mod rules;
 pub mod scratch;
+pub mod security;
 pub mod serve_rules;
 pub mod shared;
 pub mod tools;

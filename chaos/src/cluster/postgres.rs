@@ -1,7 +1,7 @@
 //! PostgreSQL from the system's binaries, in a data directory and on a port of its own.
 
 use std::fs::{self, File};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
 
+use crate::cluster::certificates::Issued;
 use crate::cluster::ports;
 use crate::cluster::process::{self, Process};
 use crate::cluster::wait;
@@ -66,6 +67,11 @@ impl Postgres {
         self.url_of(USER)
     }
 
+    /// `127.0.0.1:port`
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     pub fn url_of(&self, database: &str) -> String {
         format!("postgres://{USER}@127.0.0.1:{}/{database}", self.port)
     }
@@ -77,6 +83,36 @@ impl Postgres {
             Err(error) if code_of(&error) == Some(&SqlState::DUPLICATE_DATABASE) => Ok(()),
             result => result.with_context(|| format!("create the database {name}")),
         }
+    }
+
+    /// Shows this certificate from now on. The new role `name` may come in with TLS and its password
+    /// only; everybody else as before.
+    pub fn serve_tls(&self, issued: &Issued, name: &str, password: &str) -> Result<()> {
+        for (from, to) in [
+            (&issued.certificate, "server.crt"),
+            (&issued.key, "server.key"),
+        ] {
+            let to = self.data().join(to);
+            fs::copy(from, &to)?;
+            fs::set_permissions(&to, fs::Permissions::from_mode(0o600))?;
+            if let Some(Account { user, group }) = self.account {
+                chown(&to, Some(user), Some(group))?;
+            }
+        }
+        let role = format!(
+            "DROP ROLE IF EXISTS \"{name}\"; \
+             CREATE ROLE \"{name}\" SUPERUSER LOGIN PASSWORD '{password}'; \
+             ALTER SYSTEM SET ssl = on"
+        );
+        for statement in role.split("; ") {
+            self.execute("postgres", statement)?;
+        }
+        let access = self.data().join("pg_hba.conf");
+        let rules = format!(
+            "hostssl all {name} all scram-sha-256\nhostnossl all {name} all reject\nhost all all all trust\n"
+        );
+        fs::write(access, rules)?;
+        self.restart()
     }
 
     /// The server's log.
