@@ -140,6 +140,7 @@
 //! | [`verify`] | proves from the committed topics that the promises hold; shares no decision with the above |
 //! | [`inspect`] | looks for an operator: payments, dead letters, instances, positions, rules |
 //! | [`operate`] | what an operator writes: a dead letter again, a rule |
+//! | [`positions`] | what an operator may decide about where partitions go on |
 //! | [`cli`] | the command line |
 //!
 //! # Simulation
@@ -171,6 +172,7 @@ pub mod http;
 pub mod inspect;
 pub mod metrics;
 pub mod operate;
+pub mod positions;
 pub mod rules;
 pub mod sink;
 pub mod state;

@@ -90,6 +90,12 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "positions",
+        &[
+            "domain", "clock", "exit", "config", "codec", "broker", "topics", "engine",
+        ],
+    ),
+    (
         "cli",
         &[
             "clock",
@@ -103,6 +109,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "verify",
             "inspect",
             "operate",
+            "positions",
         ],
     ),
 ];

@@ -56,6 +56,8 @@ pub struct Faults {
     pub shuffle: f64,
     /// A record of the nemesis: per second.
     pub nemesis: f64,
+    /// The client library goes on somewhere behind the next record: per poll.
+    pub jump: f64,
     /// The broker dies: per second.
     pub broker: f64,
     /// The broker dies: per transaction that is delivered.

@@ -14,6 +14,7 @@ pub mod rules;
 pub mod scratch;
 pub mod serve_rules;
 pub mod shared;
+pub mod tools;
 pub mod topics;
 pub mod wait;
 
