@@ -119,6 +119,10 @@ impl World {
         })
     }
 
+    pub fn is_anyone_mending(&self) -> bool {
+        (0..self.processes.len()).any(|process| self.is_mending(process))
+    }
+
     /// Whether any record of the transaction is committed by its marker.
     fn is_visible(&self, number: u64) -> bool {
         self.logs.values().any(|log| {

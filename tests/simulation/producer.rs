@@ -95,17 +95,6 @@ impl Producer {
         self.sim.world().processes[self.sim.process].breaks != self.breaks
     }
 
-    /// A moment at which the process may stand still until the group has given its place away.
-    fn freeze_now_and_then(&self, likelihood: f64) {
-        let mut world = self.sim.world();
-        if world.chance(likelihood) {
-            let duration = world.millis(4000..15_000);
-            world.trouble("freeze in a repair", || format!("for {duration:?}"));
-            drop(world);
-            self.sim.freeze(duration);
-        }
-    }
-
     /// A moment at which the broker may die.
     fn tempt(&self, likelihood: f64) {
         let mut world = self.sim.world();
@@ -253,9 +242,6 @@ impl port::Producer for Producer {
             self.add(partitions).map_err(failed)?;
             for (partition, queued) in part {
                 self.tempt(danger);
-                if is_repair {
-                    self.freeze_now_and_then(faults.freeze_in_repair);
-                }
                 found.extend(self.produce(partition, queued).map_err(failed)?);
             }
         }

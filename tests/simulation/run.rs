@@ -52,7 +52,6 @@ fn faults(dice: &mut Rng) -> Faults {
         broker_in_transaction: kind(0.005, 0.02),
         broker_after_end: kind(0.01, 0.05),
         broker_in_repair: kind(0.05, 0.2),
-        freeze_in_repair: kind(0.02, 0.1),
     }
 }
 

@@ -66,8 +66,6 @@ pub struct Faults {
     pub broker_after_end: f64,
     /// The broker dies: per request of a transaction that ends another one again.
     pub broker_in_repair: f64,
-    /// The process stands still: per partition that such a transaction writes to.
-    pub freeze_in_repair: f64,
 }
 
 pub enum Event {
