@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
@@ -10,16 +11,19 @@ use clap::{Parser, Subcommand};
 use crate::app;
 use crate::broker::admin;
 use crate::config::problem::Errors;
-use crate::config::{Loaded, default_file};
+use crate::config::{Config, Loaded, Log, default_file};
 use crate::exit::{self, Exit};
 use crate::inspect::{explain, letters};
-use crate::telemetry;
+use crate::telemetry::{self, Logs};
 use crate::topics;
 use crate::verify;
 use crate::verify::terms::Scope;
 
 /// Read when no other file is named, if it is there.
 const DEFAULT_FILE: &str = "settle.toml";
+
+/// The usual variable for what is logged.
+const RUST_LOG: &str = "RUST_LOG";
 
 const ABOUT: &str = "Settles payments from Kafka, each exactly once";
 
@@ -48,7 +52,7 @@ struct Arguments {
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 
-    /// How log lines look [default: text on a terminal, json otherwise]
+    /// How log lines look [default: log.format]
     #[arg(long, value_enum, value_name = "FORMAT", global = true)]
     log_format: Option<telemetry::Format>,
 
@@ -252,8 +256,9 @@ fn execute(arguments: &Arguments, environment: &[(String, String)]) -> Result<Ex
     let loaded = load(arguments.config.as_deref(), environment)?;
     match &arguments.command {
         Command::Run => {
-            start_logging(arguments, environment)?;
-            Ok(run(&loaded))
+            let instance = loaded.config.kafka.instance_id.as_str();
+            let logs = start_logging(arguments, environment, &loaded, Some(instance))?;
+            Ok(run(&loaded, logs, arguments.config.clone(), environment))
         }
         Command::Config(ConfigCommand::Dump) => {
             print(&loaded.dump())?;
@@ -261,19 +266,19 @@ fn execute(arguments: &Arguments, environment: &[(String, String)]) -> Result<Ex
         }
         Command::Config(_) => check(&loaded),
         Command::Topics(command) => {
-            start_logging(arguments, environment)?;
+            start_logging(arguments, environment, &loaded, None)?;
             topics(command, &loaded)
         }
         Command::Verify(wanted) => {
-            start_logging(arguments, environment)?;
+            start_logging(arguments, environment, &loaded, None)?;
             verify(wanted, &loaded)
         }
         Command::Explain(wanted) => {
-            start_logging(arguments, environment)?;
+            start_logging(arguments, environment, &loaded, None)?;
             explain(wanted, &loaded)
         }
         Command::DeadLetters(wanted) => {
-            start_logging(arguments, environment)?;
+            start_logging(arguments, environment, &loaded, None)?;
             dead_letters(wanted, &loaded)
         }
     }
@@ -285,33 +290,96 @@ fn load(named: Option<&Path>, environment: &[(String, String)]) -> Result<Loaded
     let path = named.or_else(|| usual.exists().then_some(usual));
     let loaded = Loaded::load(path, environment.iter().cloned())?;
     let refused = admin::refused_properties(&loaded.config);
-    if refused.is_empty() {
-        return Ok(loaded);
-    }
-    let problems = refused
+    let properties = refused
         .iter()
         .map(|(name, text)| loaded.property_problem(name, text));
-    Err(Errors::new(problems.collect()).into())
+    let filter = telemetry::check(&loaded.config.log.filter).err();
+    let filter = filter.map(|error| loaded.key_problem("log.filter", &error.to_string()));
+    let problems: Vec<_> = properties.chain(filter).collect();
+    if problems.is_empty() {
+        Ok(loaded)
+    } else {
+        Err(Errors::new(problems).into())
+    }
 }
 
-fn start_logging(arguments: &Arguments, environment: &[(String, String)]) -> Result<(), Error> {
-    let filter = environment.iter().find(|(name, _)| name == "RUST_LOG");
-    Ok(telemetry::init(
-        arguments.log_format,
-        filter.map(|(_, value)| value.as_str()),
-    )?)
+/// `RUST_LOG` wins over `log.filter`.
+fn filter_in(environment: &[(String, String)]) -> Option<&str> {
+    let filter = environment.iter().find(|(name, _)| name == RUST_LOG);
+    filter.map(|(_, value)| value.as_str())
 }
 
-fn run(loaded: &Loaded) -> Exit {
+fn start_logging(
+    arguments: &Arguments,
+    environment: &[(String, String)],
+    loaded: &Loaded,
+    instance: Option<&str>,
+) -> Result<Logs, Error> {
+    let log = &loaded.config.log;
+    let format = arguments.log_format;
+    let format = format.unwrap_or_else(|| telemetry::Format::of(&log.format));
+    let filter = filter_in(environment).unwrap_or(&log.filter);
+    Ok(telemetry::init(format, filter, instance)?)
+}
+
+fn run(
+    loaded: &Loaded,
+    logs: Logs,
+    file: Option<PathBuf>,
+    environment: &[(String, String)],
+) -> Exit {
     for warning in loaded.warnings() {
         tracing::warn!("{warning}");
     }
-    match app::run(&loaded.config) {
+    let logs = Arc::new(logs);
+    let (running, environment) = (loaded.config.clone(), environment.to_vec());
+    let rereading = Arc::clone(&logs);
+    let reread = move || reread(&running, &rereading, file.as_deref(), &environment);
+    let exit = match app::run(&loaded.config, reread) {
         Ok(()) => Exit::Clean,
         Err(error) => {
             tracing::error!(exit = error.exit().code(), "{error}");
             error.exit()
         }
+    };
+    logs.flush();
+    exit
+}
+
+/// SIGHUP: takes `log.filter` over from the configuration as it is now. Whatever is wrong with it,
+/// the service goes on as before.
+fn reread(running: &Config, logs: &Logs, file: Option<&Path>, environment: &[(String, String)]) {
+    let next = match load(file, environment) {
+        Ok(loaded) => loaded.config,
+        Err(error) => {
+            tracing::error!(%error, "asked to read the configuration again: it is not valid, nothing is changed");
+            return;
+        }
+    };
+    let filter = filter_in(environment).unwrap_or(&next.log.filter);
+    if let Err(error) = logs.set_filter(filter) {
+        tracing::error!(%error, "asked to read the configuration again: nothing is changed");
+        return;
+    }
+    let reason = match filter_in(environment) {
+        Some(_) => RUST_LOG,
+        None => "log.filter",
+    };
+    tracing::warn!(
+        filter,
+        reason,
+        "asked to read the configuration again: lines are filtered by this from now on"
+    );
+    let log = Log {
+        filter: next.log.filter.clone(),
+        ..running.log.clone()
+    };
+    let with_filter = Config {
+        log,
+        ..running.clone()
+    };
+    if with_filter != next {
+        tracing::warn!("other keys of the configuration have changed: they are read at start only");
     }
 }
 

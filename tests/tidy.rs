@@ -53,7 +53,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         "http",
         &["domain", "clock", "codec", "state", "metrics", "engine"],
     ),
-    ("telemetry", &[]),
+    ("notify", &["clock", "engine"]),
+    ("telemetry", &["clock"]),
     (
         "app",
         &[
@@ -70,6 +71,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "engine",
             "sink",
             "http",
+            "notify",
         ],
     ),
     // No `domain`, no `engine`, no `state`: what proves the pipeline shares none of its decisions.
@@ -108,7 +110,8 @@ const OWNERS: &[(&str, &str)] = &[
     ("::metrics", "src/metrics/"),
     ("metrics_exporter_prometheus", "src/metrics/"),
     ("metrics_process", "src/metrics/"),
-    ("tracing_subscriber", "src/telemetry.rs"),
+    ("sd_notify", "src/notify.rs"),
+    ("tracing_subscriber", "src/telemetry/"),
 ];
 
 /// Lines of a file that are neither blank nor a comment nor its unit tests.

@@ -36,18 +36,18 @@ impl<P: Port> Worker<P> {
         self.metrics.failed(reaction(&todo));
         match todo {
             Todo::Wait => {
-                tracing::warn!(worker = self.number, %failure, "waiting");
+                tracing::warn!(worker = self.number, error = %failure, "waiting");
                 clock::sleep(RETRY_PAUSE);
             }
             Todo::Recover { fenced } => {
-                tracing::warn!(worker = self.number, %failure, "taking up again from the log");
+                tracing::warn!(worker = self.number, error = %failure, "taking up again from the log");
                 if fenced {
                     self.fenced()?;
                 }
                 self.recover();
             }
             Todo::Rejoin => {
-                tracing::warn!(worker = self.number, %failure, "joining the group again");
+                tracing::warn!(worker = self.number, error = %failure, "joining the group again");
                 self.rejoin()?;
             }
             Todo::Rebuild => {
@@ -57,7 +57,7 @@ impl<P: Port> Worker<P> {
                 self.recover();
             }
             Todo::Stop(cause) => {
-                tracing::error!(worker = self.number, %failure, "stopping");
+                tracing::error!(worker = self.number, error = %failure, "stopping");
                 return Err(failure.stop(cause));
             }
         }
@@ -88,6 +88,7 @@ impl<P: Port> Worker<P> {
     /// taken this one's place: the two would replace each other for ever.
     fn rejoin(&mut self) -> Result<(), Stopped> {
         loop {
+            self.goes_on();
             match self.port.is_replaced_by_another(self.number) {
                 Ok(false) => break,
                 Ok(true) => {

@@ -63,6 +63,7 @@ impl<P: Port> Worker<P> {
             self.reader.committed(&new)?;
         failpoint::fail::<Failure>(Point::RestoreOffsets)?;
         for (partition, group) in new.into_iter().zip(offsets) {
+            self.goes_on();
             self.open(partition)?;
             failpoint::fail::<Failure>(Point::RestoreOpened)?;
             let restore = self.begin_restore(partition, group)?;
@@ -175,6 +176,7 @@ impl<P: Port> Worker<P> {
             .tasks
             .in_life(|life| matches!(life, Life::Restoring(_)))
         {
+            self.goes_on();
             self.continue_restore(partition)?;
         }
         Ok(())
@@ -310,8 +312,10 @@ impl<P: Port> Worker<P> {
         if start.group_differed {
             self.metrics.positions_repaired.increment(1);
             tracing::error!(
-                topic, partition = partition.number,
-                recorded = start.offset, group = ?restore.group,
+                topic,
+                partition = partition.number,
+                recorded = start.offset,
+                committed_offset = restore.group,
                 "the group's offset differs from the position committed with the outputs; going \
                  on from the latter"
             );
@@ -359,7 +363,7 @@ impl<P: Port> Worker<P> {
         tracing::info!(
             partition = partition.number,
             from,
-            until = start,
+            to = start,
             "reading payments again for the duplicate window"
         );
         failpoint::fail::<Failure>(Point::RestoreWindow)?;

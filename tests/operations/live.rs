@@ -1,7 +1,7 @@
 //! One run with everything that can be seen: load, dead letters, an outage of the rule service, an upstream that leaves
 //! a transaction open, a database that goes away, a kill, a takeover, a restore, brokers that stand still. Afterwards
 //! every query of every dashboard has data, every registered metric has been scraped, and every diagnosis of a runbook
-//! has been carried out.
+//! has been carried out, the page tells the truth, and every log line is as documented.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,7 +23,7 @@ use serde_json::Value;
 use settle::metrics::ALL;
 
 use crate::prometheus::{INTERVAL, Prometheus};
-use crate::{dashboards, rules};
+use crate::{dashboards, logs, page, rules};
 
 const LIMIT: Duration = Duration::from_secs(90);
 const PAYMENTS_PER_SECOND: u32 = 600;
@@ -98,6 +98,7 @@ impl Scene {
     fn play(&mut self) {
         let settled = r#"sum(rate(settle_records_total{outcome="settlement"}[4s])) > 300"#;
         self.wait_for("payments to be settled", settled);
+        page::take_picture(&self.pipeline.instances[0]);
 
         self.breathe();
         self.pipeline.cluster.rules.set_fault(Fault::Status {
@@ -347,6 +348,10 @@ fn every_query_has_data_every_metric_is_scraped_and_every_diagnosis_works_in_a_r
     assert_eq!(scene.scraped(), registered);
     scene.lint_metrics();
     scene.diagnose();
+    page::tells_the_truth(&scene.pipeline.instances);
+    for instance in &scene.pipeline.instances {
+        logs::are_as_documented(instance);
+    }
     let gap = scene.largest(
         "min_over_time(settle:conservation_gap:records[5s])",
         scene.began,

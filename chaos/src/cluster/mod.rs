@@ -13,7 +13,9 @@ pub mod rule_service;
 pub mod rules;
 pub mod scratch;
 pub mod serve_rules;
+pub mod service_manager;
 pub mod shared;
+pub mod stuck;
 pub mod topics;
 pub mod wait;
 
