@@ -85,7 +85,7 @@ pub static FIELDS: &[Field] = &[
     text("reason", "Why, where it is no error of a call."),
     text(
         "kind",
-        "Kind of failure of the rule service, as in `settle_rule_calls_total`.",
+        "Kind of failure of the rule service, as the metric of its calls has it.",
     ),
     text("key", "Rule key that is asked for."),
     text("attempt", "What was being done."),

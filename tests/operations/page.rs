@@ -1,5 +1,6 @@
 //! The page of a running instance, in a real browser.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use chaos::browser::{Browser, View};
@@ -38,6 +39,8 @@ pub fn tells_the_truth(instances: &[Instance]) {
         client.get(url).send().unwrap().text().unwrap()
     };
     let mut browser = Browser::start().unwrap();
+    // One instance may have all of ingest, the other all of settle.
+    let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
     for (view, instance, other) in [
         (View::DESK, &instances[0], &instances[1]),
         (View::PHONE, &instances[1], &instances[0]),
@@ -58,7 +61,7 @@ pub fn tells_the_truth(instances: &[Instance]) {
                 .sum::<u64>()
         };
         let settlements = counted("outcome=\"settlement\"");
-        assert!(settlements > 0);
+        *sums.entry("settlement").or_default() += settlements;
         let shown = |browser: &mut Browser, selector: &str| {
             let script = format!("Number(document.querySelector('{selector}').dataset.value)");
             browser.value(&script).unwrap().as_u64()
@@ -75,7 +78,10 @@ pub fn tells_the_truth(instances: &[Instance]) {
         }
         for (outcome, reason) in [("dead_letter", "NOT_JSON"), ("exclusion", "DUPLICATE")] {
             let count = counted(&format!("outcome=\"{outcome}\",reason=\"{reason}\""));
-            assert!(count > 0, "{reason}");
+            *sums.entry(reason).or_default() += count;
+            if count == 0 {
+                continue;
+            }
             assert_eq!(
                 shown(
                     &mut browser,
@@ -124,4 +130,5 @@ pub fn tells_the_truth(instances: &[Instance]) {
         assert_eq!(browser.value(FITS).unwrap(), true);
         assert_eq!(browser.complaints(), [""; 0]);
     }
+    assert!(sums.values().all(|count| *count > 0), "{sums:?}");
 }

@@ -12,7 +12,7 @@ use chaos::cluster::wait;
 
 use crate::http::get;
 use crate::line::{LIMIT, Line, day};
-use crate::payments::payment;
+use crate::payments::{home, payment, rule_key};
 
 /// A sign of life comes four times as often.
 const WATCHDOG: Duration = Duration::from_secs(2);
@@ -125,10 +125,7 @@ fn no_record_and_no_answer_is_ever_quoted_in_the_log() {
         (MARK, payment("shop-1", &long)),
         (
             MARK,
-            payment(
-                "\"amount\":5",
-                &format!("\"amount\":5,\"{MARK}\":\"\\u0000\""),
-            ),
+            payment("\"amount\":5", &format!("\"amount\":5,\"{MARK}\":1e200000")),
         ),
         (long.as_str(), payment("\"amount\":5", "\"amount\":6")),
         (
@@ -145,6 +142,9 @@ fn no_record_and_no_answer_is_ever_quoted_in_the_log() {
         MARK,
         Some(&format!("{{\"ruleId\":\"{MARK}\"}}")),
     );
+    let key = rule_key("shop-1").to_string();
+    let no_rule = format!("{{\"ruleId\":\"{MARK}\",\"payoutDate\":\"{MARK}\"}}");
+    line.produce(&line.names.rules, home("shop-1"), &key, Some(&no_rule));
     line.rules.set_fault(Fault::Garbage);
     line.send(day(73, 500));
     let wrong = "wrong answer";

@@ -281,6 +281,7 @@ function showStatus(status) {
   at("instance").textContent = status.instance;
   document.title = `${status.ready ? "" : "! "}${status.instance} – settle`;
   at("about").textContent = `Version ${status.version}, up ${time(status.upMillis / 1000)}. Payments in, settlements out, each exactly once.`;
+  for (const section of document.querySelectorAll("[data-from=status]")) section.hidden = false;
   showReadiness(status);
   showNeeds(status);
   showProblems(status);
