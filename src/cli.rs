@@ -365,6 +365,7 @@ fn reread(running: &Config, logs: &Logs, file: Option<&Path>, environment: &[(St
         Some(_) => RUST_LOG,
         None => "log.filter",
     };
+    // A warning, so that it is seen where less is filtered out.
     tracing::warn!(
         filter,
         reason,

@@ -152,6 +152,11 @@ async fn the_page_says_what_the_status_says_on_a_desk_and_on_a_phone() {
             assert_eq!(browser.value(drawings).unwrap(), 1);
             assert_eq!(browser.complaints(), [""; 0]);
         }
+        // The check of the width can fail.
+        let wider = "document.querySelector('.tiles').style.minWidth = '30rem'";
+        browser.value(wider).unwrap();
+        assert_eq!(browser.value(FITS).unwrap(), false);
+
         // To a screen reader: tables with names and heads, and nothing to press without a name.
         let spoken = browser.spoken().unwrap();
         let of = |role: &str| {

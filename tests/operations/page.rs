@@ -121,12 +121,11 @@ pub fn tells_the_truth(instances: &[Instance]) {
                 );
             }
         }
-        assert!(
-            browser
-                .text("#problems tbody")
-                .unwrap()
-                .contains("worker 0")
-        );
+        let problems = browser.text("#problems tbody").unwrap();
+        for part in [&status["workers"][0], &status["rules"], &status["sink"]] {
+            let told = part["lastProblem"].as_str().unwrap_or_default();
+            assert!(problems.contains(told), "{problems}: {told}");
+        }
         assert_eq!(browser.value(FITS).unwrap(), true);
         assert_eq!(browser.complaints(), [""; 0]);
     }

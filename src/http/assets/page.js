@@ -209,7 +209,7 @@ function showNeeds(status) {
   const words = rules.outage
     ? `Payments of unknown rules wait. ${rules.lastProblem ?? ""}`
     : `${amount(calls)} calls, ${amount(rules.inFlight)} under way`;
-  rows.push([head("Rule service"), mark(rules.outage ? "bad" : "good", rules.outage ? "down" : calls > 0 ? "answers" : "not asked yet"), cell(words)]);
+  rows.push([head("Rule service"), mark(rules.outage ? "bad" : calls > 0 ? "good" : "off", rules.outage ? "down" : calls > 0 ? "answers" : "not asked yet"), cell(words)]);
   const sink = status.sink;
   if (sink) {
     const behind = sum(sink.lag.map((one) => one.lag));
