@@ -139,7 +139,8 @@
 //! | [`telemetry`] | logs; the only place that names `tracing_subscriber` |
 //! | [`app`] | puts the parts together |
 //! | [`verify`] | proves from the committed topics that the promises hold; shares no decision with the above |
-//! | [`inspect`] | explains one payment, lists dead letters |
+//! | [`inspect`] | looks for an operator: payments, dead letters, instances, positions, rules |
+//! | [`operate`] | what an operator writes: a dead letter again, a rule |
 //! | [`cli`] | the command line |
 //!
 //! # Simulation
@@ -170,6 +171,7 @@ pub mod http;
 pub mod inspect;
 pub mod metrics;
 pub mod notify;
+pub mod operate;
 pub mod rules;
 pub mod sink;
 pub mod state;

@@ -82,10 +82,54 @@ fn wrong_usage_is_64() {
         &["explain"],
         &["dead-letters"],
         &["dead-letters", "list", "--since", "yesterday"],
+        &["dead-letters", "replay", "0", "0"],
+        &["offsets"],
+        &["rules"],
+        &["rules", "get", "no key"],
+        &["rules", "forget", "no key"],
+        &["rules", "put", "m/2025-05-26/PAYMENT/MONEY"],
+        &["state"],
+        &["state", "get"],
+        &["status", "--watch", "now"],
     ] {
         let run = settle(arguments);
         assert_eq!(run.code, Some(64), "{arguments:?}");
         assert!(run.out.is_empty() && !run.err.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn doing_it_and_only_saying_so_exclude_each_other() {
+    let replay = [
+        "dead-letters",
+        "replay",
+        "0",
+        "0",
+        "--by",
+        "kim",
+        "--reason",
+        "x",
+    ];
+    for change in [
+        &replay[..],
+        &["rules", "forget", "m/2025-05-26/PAYMENT/MONEY"],
+    ] {
+        let run = settle(&[change, &["--yes", "--dry-run"]].concat());
+        assert_eq!(run.code, Some(64), "{}", run.err);
+    }
+}
+
+#[test]
+fn where_nothing_runs_and_nothing_ran_there_is_nothing_to_see() {
+    let run = settle(&["status", "--instance", "127.0.0.1:1", "--output", "json"]);
+    assert_eq!(run.code, Some(69), "{}", run.err);
+    assert!(run.out.contains("no answer"), "{}", run.out);
+    for command in [&["state", "describe"][..], &["state", "export"]] {
+        let directory = empty();
+        let run = settle_in(directory.path(), command, &[]);
+        assert_eq!(run.code, Some(74), "{}", run.err);
+        assert!(run.err.contains("state.directory"), "{}", run.err);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 }
 

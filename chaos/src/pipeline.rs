@@ -30,6 +30,11 @@ pub struct PipelineOptions {
 }
 
 impl PipelineOptions {
+    /// Every broker has a copy of everything.
+    fn replication(&self) -> i32 {
+        i32::try_from(self.cluster.kafka.brokers).expect("there are 1 or 3")
+    }
+
     /// The settle that was built beside this program.
     pub fn new() -> Result<Self> {
         let binary = std::env::current_exe()
@@ -66,8 +71,11 @@ impl Pipeline {
         );
         let cluster = Cluster::start(&options.cluster)?;
         let names = Names::defaults();
-        let source = Topic::new(&names.source, options.partitions)
-            .set("message.timestamp.type", "CreateTime");
+        let source = Topic {
+            replication: options.replication(),
+            ..Topic::new(&names.source, options.partitions)
+        };
+        let source = source.set("message.timestamp.type", "CreateTime");
         Topics::connect(&cluster.kafka.bootstrap())?.create(&[source])?;
         let contract = contract(&names);
         Ok(Self {
@@ -101,7 +109,20 @@ impl Pipeline {
         let instance =
             self.cluster
                 .instance(&options.binary, &format!("settle-{index}"), &self.names)?;
-        let instance = instance.set("topics.partitions", i64::from(self.partitions));
+        let instance = instance
+            .set("topics.partitions", i64::from(self.partitions))
+            .set(
+                "topics.replication_factor",
+                i64::from(options.replication()),
+            );
+        let instance = if options.cluster.kafka.behind_proxy {
+            instance.set(
+                "kafka.bootstrap_servers",
+                self.cluster.kafka.proxy().bootstrap(),
+            )
+        } else {
+            instance
+        };
         let properties = options.properties.clone().into_iter();
         let properties: Table = properties
             .map(|(name, value)| (name, Value::from(value)))

@@ -2,7 +2,7 @@
 //! guarantees rest on.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -12,6 +12,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use crate::broker::port::Holder;
 use crate::broker::{Names, Partition, Topic};
 use crate::clock;
 use crate::config::Config;
@@ -48,10 +49,6 @@ impl<'a> Identity<'a> {
             address: parts.next()?,
         })
     }
-
-    pub(super) fn is_this_process(&self) -> bool {
-        self.process == *PROCESS
-    }
 }
 
 /// What every client is made from.
@@ -67,6 +64,9 @@ pub struct Settings {
     pub topics: Names,
     /// No batch of records may be larger: the topics refuse it. No bound until they are known.
     pub batch_bytes_max: usize,
+    /// By group and role, the process that a group first named in our place. A static member keeps
+    /// the client id of its first process, so this is ours, or one that we have replaced.
+    pub first_seen: Arc<Mutex<BTreeMap<(String, String), String>>>,
 }
 
 /// Bytes of a batch, as the library has it when nothing is given.
@@ -74,6 +74,10 @@ const BATCH_BYTES: usize = 1_000_000;
 
 /// The framing of a batch.
 const BATCH_OVERHEAD_BYTES: usize = 512;
+
+/// Transaction time-out of a producer that carries one through the restart of a broker; a third
+/// of what brokers allow when nothing is said (`transaction.max.timeout.ms`).
+const STEADFAST_MILLIS: &str = "300000";
 
 /// Properties that belong to one kind of client only.
 const CONSUMER_ONLY: [&str; 2] = ["session.timeout.ms", "max.poll.interval.ms"];
@@ -98,6 +102,37 @@ impl Settings {
                 .collect(),
             topics: Names::new(names),
             batch_bytes_max: usize::MAX,
+            first_seen: Arc::default(),
+        }
+    }
+
+    /// Takes down who holds our places in a group, if it is the first time.
+    pub(super) fn see<'a>(&self, group: &str, members: impl Iterator<Item = Identity<'a>>) {
+        let ours = members.filter(|identity| identity.instance == self.instance_id);
+        let mut seen = self
+            .first_seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for identity in ours {
+            let place = (group.to_owned(), identity.role.to_owned());
+            seen.entry(place)
+                .or_insert_with(|| identity.process.to_owned());
+        }
+    }
+
+    /// Who `identity` is, that holds one of our places.
+    pub(super) fn holder(&self, group: &str, identity: &Identity) -> Holder {
+        let place = (group.to_owned(), identity.role.to_owned());
+        let seen = self
+            .first_seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if identity.process == *PROCESS {
+            Holder::Us
+        } else if seen.get(&place).map(String::as_str) == Some(identity.process) {
+            Holder::Unclear
+        } else {
+            Holder::Another
         }
     }
 
@@ -146,6 +181,11 @@ impl Settings {
     pub fn transactional_id(&self, worker: usize) -> String {
         // Neither part may hold a colon, so no two applications can meet in one id.
         format!("{}:{}", self.application_id, self.worker_id(worker))
+    }
+
+    /// Transactional id of a tool of the operator. Those of workers end in a number.
+    pub fn tool_id(&self, tool: &str) -> String {
+        format!("{}:{tool}", self.application_id)
     }
 
     /// A third of the session, so that two lost heartbeats end nothing; at most 2 s.
@@ -261,6 +301,21 @@ impl Settings {
             "client.id",
             format!("settle|{}|successor", self.instance_id),
         );
+        config
+    }
+
+    /// A producer of a tool of the operator.
+    pub(super) fn tool(&self, tool: &str) -> ClientConfig {
+        let mut config = self.producer(0);
+        config.set("transactional.id", self.tool_id(tool));
+        config.set("client.id", format!("settle|{}|{tool}", self.instance_id));
+        config
+    }
+
+    /// A successor whose transaction outlives the restart of a broker.
+    pub(super) fn steadfast(&self, transactional_id: &str) -> ClientConfig {
+        let mut config = self.successor(transactional_id);
+        config.set("transaction.timeout.ms", STEADFAST_MILLIS);
         config
     }
 

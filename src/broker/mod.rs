@@ -7,6 +7,8 @@ pub mod client;
 pub mod consumer;
 mod ends;
 pub mod feeder;
+pub mod group;
+mod leaders;
 pub mod mark;
 pub mod member;
 pub mod monitor;
@@ -16,6 +18,7 @@ pub mod port;
 pub mod producer;
 pub mod reader;
 pub mod scan;
+mod signals;
 pub mod transaction;
 
 use std::sync::Arc;
@@ -76,6 +79,11 @@ impl Names {
 
     pub fn of(&self, topic: Topic) -> &str {
         &self.0[topic as usize]
+    }
+
+    /// `<topic>/<partition>`, for people.
+    pub fn place(&self, partition: Partition) -> String {
+        format!("{}/{}", self.of(partition.topic), partition.number)
     }
 
     /// The role of a topic name; names are distinct.

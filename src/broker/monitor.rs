@@ -8,11 +8,12 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::groups::GroupInfo;
+use rdkafka::groups::{GroupInfo, GroupList};
 
 use crate::broker::classify::{self, Error, Reaction, Stop};
 use crate::broker::client::{CALL_TIMEOUT, Identity, Quiet, Settings};
 use crate::broker::ownerless;
+use crate::broker::port::Holder;
 use crate::broker::{Partition, Topic};
 use crate::clock;
 
@@ -139,9 +140,7 @@ fn describe(
     client: &BaseConsumer<Quiet>,
     settings: &Settings,
 ) -> Result<(BTreeMap<Partition, String>, BTreeSet<String>), Error> {
-    let list = client
-        .fetch_group_list(Some(&settings.application_id), CALL_TIMEOUT)
-        .map_err(|error| classify::call("describe the consumer group", &error))?;
+    let list = members(client, settings, &settings.application_id)?;
     let (mut owners, mut ids) = (BTreeMap::new(), BTreeSet::new());
     for member in list.groups().iter().flat_map(GroupInfo::members) {
         let Some(identity) = Identity::parse(member.client_id()) else {
@@ -159,22 +158,36 @@ fn describe(
     Ok((owners, ids))
 }
 
-/// Whether another process is the member of `group` that this process has been in `role`. Asked
-/// when the group has replaced our member: a request to join that was repeated while the broker did
-/// not answer replaces its own sender, and that is no duel.
-pub fn is_replaced_by_another(settings: &Settings, group: &str, role: &str) -> Result<bool, Error> {
+/// The members of a group. Takes down who holds our places.
+pub(super) fn members(
+    client: &BaseConsumer<Quiet>,
+    settings: &Settings,
+    group: &str,
+) -> Result<GroupList, Error> {
+    let list = client
+        .fetch_group_list(Some(group), CALL_TIMEOUT)
+        .map_err(|error| classify::call("describe a consumer group", &error))?;
+    let identities = list.groups().iter().flat_map(GroupInfo::members);
+    settings.see(
+        group,
+        identities.filter_map(|member| Identity::parse(member.client_id())),
+    );
+    Ok(list)
+}
+
+/// Who is the member of `group` that this process has been in `role`. Asked when the group has
+/// replaced our member: a request to join that was repeated while the broker did not answer
+/// replaces its own sender, and that is no duel.
+pub fn holder(settings: &Settings, group: &str, role: &str) -> Result<Holder, Error> {
     let failed = |error| Error::new("create a client", error, Reaction::Stop(Stop::Failed));
     let config = settings.reader("identity", "read_committed");
     let client: BaseConsumer<Quiet> = config.create_with_context(Quiet).map_err(failed)?;
-    let list = client
-        .fetch_group_list(Some(group), CALL_TIMEOUT)
-        .map_err(|error| classify::call("describe the consumer group", &error))?;
+    let list = members(&client, settings, group)?;
     let members = list.groups().iter().flat_map(GroupInfo::members);
     let mut identities = members.filter_map(|member| Identity::parse(member.client_id()));
-    Ok(identities.any(|identity| {
-        let is_ours = identity.instance == settings.instance_id && identity.role == role;
-        is_ours && !identity.is_this_process()
-    }))
+    let ours = identities
+        .find(|identity| identity.instance == settings.instance_id && identity.role == role);
+    Ok(ours.map_or(Holder::Us, |identity| settings.holder(group, &identity)))
 }
 
 /// Partitions of `topic` in a member's assignment as the consumer protocol encodes it: version,

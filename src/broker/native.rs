@@ -8,10 +8,9 @@
     reason = "calls librdkafka; every block states why it is sound"
 )]
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_int, c_void};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rdkafka::bindings as rd;
@@ -20,23 +19,8 @@ use rdkafka::error::IsError;
 use rdkafka::types::RDKafkaRespErr;
 
 use crate::broker::classify::{Error, Reaction, Stop, TransactionFailure, transaction};
-use crate::broker::client::log;
+use crate::broker::signals::Signals;
 use crate::broker::{Names, Partition, Topic};
-
-/// Requests whose late copy could decide a later transaction: `AddPartitionsToTxn`,
-/// `AddOffsetsToTxn`, `EndTxn`, `TxnOffsetCommit`.
-const DECIDING_APIS: [i16; 4] = [24, 25, 26, 28];
-
-/// What the library's callbacks write; outlives the client.
-#[derive(Default)]
-struct Signals {
-    /// A deciding request had no answer or an error since the client was made.
-    suspect: AtomicBool,
-    /// A delivery failed: the transaction cannot be committed.
-    failed_deliveries: AtomicUsize,
-    /// Offsets of the delivered records that were sent with a receipt, by receipt number.
-    receipts: Mutex<Vec<i64>>,
-}
 
 /// A record to send. `None` as value is a tombstone.
 pub struct Outgoing<'a> {
@@ -59,86 +43,6 @@ pub struct Client {
 // SAFETY: librdkafka's handles may be used from any thread; `Client` hands out no reference that
 // is bound to the thread that made it.
 unsafe impl Send for Client {}
-
-unsafe extern "C" fn on_new(
-    handle: *mut rd::rd_kafka_t,
-    _: *const rd::rd_kafka_conf_t,
-    signals: *mut c_void,
-    _: *mut c_char,
-    _: usize,
-) -> RDKafkaRespErr {
-    // SAFETY: called by `rd_kafka_new` with the new handle and the pointer given with the
-    // interceptor, which stays valid as long as the handle.
-    unsafe {
-        rd::rd_kafka_interceptor_add_on_response_received(
-            handle,
-            c"settle".as_ptr(),
-            Some(on_response),
-            signals,
-        )
-    }
-}
-
-unsafe extern "C" fn on_response(
-    _: *mut rd::rd_kafka_t,
-    _: c_int,
-    _: *const c_char,
-    _: i32,
-    api: i16,
-    _: i16,
-    _: i32,
-    _: usize,
-    _: i64,
-    error: RDKafkaRespErr,
-    signals: *mut c_void,
-) -> RDKafkaRespErr {
-    if error.is_error() && DECIDING_APIS.contains(&api) {
-        // SAFETY: `signals` is the box of the client whose handle is still alive.
-        let signals = unsafe { &*signals.cast::<Signals>() };
-        signals.suspect.store(true, Ordering::SeqCst);
-    }
-    RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
-}
-
-unsafe extern "C" fn on_delivery(
-    _: *mut rd::rd_kafka_t,
-    message: *const rd::rd_kafka_message_t,
-    signals: *mut c_void,
-) {
-    // SAFETY: the library passes a message that is valid during the call, and the opaque pointer
-    // of the configuration, which is the client's box.
-    let (message, signals) = unsafe { (&*message, &*signals.cast::<Signals>()) };
-    if message.err.is_error() {
-        signals.failed_deliveries.fetch_add(1, Ordering::Relaxed);
-        return;
-    }
-    // A number in the place of a pointer: one more than the receipt, so that null means none.
-    if let Some(receipt) = message._private.addr().checked_sub(1) {
-        let mut receipts = signals
-            .receipts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if receipts.len() <= receipt {
-            receipts.resize(receipt + 1, -1);
-        }
-        receipts[receipt] = message.offset;
-    }
-}
-
-unsafe extern "C" fn on_log(
-    _: *const rd::rd_kafka_t,
-    level: c_int,
-    facility: *const c_char,
-    message: *const c_char,
-) {
-    // SAFETY: both are zero-terminated strings of the library, valid during the call.
-    let (facility, message) = unsafe { (CStr::from_ptr(facility), CStr::from_ptr(message)) };
-    log(
-        level,
-        &facility.to_string_lossy(),
-        &message.to_string_lossy(),
-    );
-}
 
 fn millis(timeout: Duration) -> c_int {
     c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX)
@@ -184,24 +88,13 @@ impl Client {
             .create_native_config()
             .map_err(|error| failed(error.to_string()))?;
         let signals = Box::<Signals>::default();
-        let pointer = ptr::from_ref::<Signals>(&signals)
-            .cast_mut()
-            .cast::<c_void>();
         let mut reason = [0_u8; 512];
         // SAFETY: the configuration is live and owned by us; `rd_kafka_new` takes it over when it
         // succeeds, so its wrapper is forgotten only then. `signals` is boxed and dropped after
         // the handle.
         let handle = unsafe {
             let conf = native.ptr();
-            rd::rd_kafka_conf_set_opaque(conf, pointer);
-            rd::rd_kafka_conf_set_log_cb(conf, Some(on_log));
-            rd::rd_kafka_conf_set_dr_msg_cb(conf, Some(on_delivery));
-            rd::rd_kafka_conf_interceptor_add_on_new(
-                conf,
-                c"settle".as_ptr(),
-                Some(on_new),
-                pointer,
-            );
+            signals.hook(conf);
             rd::rd_kafka_new(
                 rd::rd_kafka_type_t::RD_KAFKA_PRODUCER,
                 conf,
@@ -251,13 +144,16 @@ impl Client {
         }
     }
 
-    /// Whether a deciding request went without an answer: a late copy of it may still arrive.
+    /// Whether a deciding request went without an answer, so that a late copy of it may still
+    /// arrive, or a connection broke, so that a broker may have lost markers.
     pub fn is_suspect(&self) -> bool {
         self.signals.suspect.load(Ordering::SeqCst)
     }
 
     /// Takes the transactional id over: ends whatever its last holder left open, and fences it.
     pub(super) fn initialise(&self, timeout: Duration) -> Result<(), Error> {
+        // Connections that broke while it stood by decided nothing.
+        self.signals.suspect.store(false, Ordering::SeqCst);
         // SAFETY: the handle is live; the error object is owned by `outcome`.
         outcome("take over the transactional id", unsafe {
             rd::rd_kafka_init_transactions(self.handle.as_ptr(), millis(timeout))
@@ -265,11 +161,7 @@ impl Client {
     }
 
     pub(super) fn begin(&self) -> Result<(), Error> {
-        self.signals
-            .receipts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.take_receipts();
         // SAFETY: as above.
         outcome("begin the transaction", unsafe {
             rd::rd_kafka_begin_transaction(self.handle.as_ptr())
@@ -384,22 +276,20 @@ impl Client {
         unsafe { rd::rd_kafka_poll(self.handle.as_ptr(), millis(timeout)) };
     }
 
-    /// Waits until every record was delivered or has failed.
-    pub(super) fn flush(&self, timeout: Duration) -> Result<(), Error> {
+    /// Waits for `timeout` at most until every record was delivered; `false` when it was too
+    /// short.
+    pub(super) fn flush(&self, timeout: Duration) -> Result<bool, Error> {
         // SAFETY: the handle is live. Delivery callbacks run inside this call.
         let error = unsafe { rd::rd_kafka_flush(self.handle.as_ptr(), millis(timeout)) };
         let failed = self.signals.failed_deliveries.load(Ordering::Relaxed);
-        if error.is_error() {
-            Err(self.undelivered("not every record was acknowledged in time".to_owned()))
-        } else if failed > 0 {
-            Err(self.undelivered(format!("{failed} records were refused")))
-        } else {
-            Ok(())
+        if failed > 0 {
+            return Err(self.undelivered(format!("{failed} records were refused")));
         }
+        Ok(!error.is_error())
     }
 
     /// Why records were not delivered: the client may be over, fenced for example.
-    fn undelivered(&self, detail: String) -> Error {
+    pub(super) fn undelivered(&self, detail: String) -> Error {
         let attempt = "deliver the transaction's records";
         // SAFETY: the handle is live; no text is asked for.
         let code = unsafe { rd::rd_kafka_fatal_error(self.handle.as_ptr(), ptr::null_mut(), 0) };
@@ -417,11 +307,7 @@ impl Client {
 
     /// Offsets of the records sent with a receipt since [`Client::begin`], once flushed.
     pub(super) fn take_receipts(&self) -> Vec<i64> {
-        let mut receipts = self
-            .signals
-            .receipts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut receipts = self.signals.receipts();
         std::mem::take(&mut *receipts)
     }
 

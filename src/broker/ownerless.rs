@@ -14,7 +14,7 @@ use rdkafka::groups::{GroupInfo, GroupMemberInfo};
 
 use crate::broker::classify::{self, Error, Reaction, Stop};
 use crate::broker::client::{CALL_TIMEOUT, Identity, Quiet, Settings};
-use crate::broker::monitor::assigned;
+use crate::broker::monitor::{assigned, members};
 use crate::broker::{Names, Topic};
 use crate::clock;
 
@@ -58,9 +58,7 @@ impl Watch {
         client: &BaseConsumer<Quiet>,
         settings: &Settings,
     ) -> Result<(), Error> {
-        let list = client
-            .fetch_group_list(Some(&self.group), CALL_TIMEOUT)
-            .map_err(|error| classify::call("describe a consumer group", &error))?;
+        let list = members(client, settings, &self.group)?;
         let owned = list
             .groups()
             .iter()

@@ -28,6 +28,9 @@ pub trait Port: Clone + Send + Sized + 'static {
     /// One that takes the place of another instance's, to end what that one has left.
     fn successor(&self, transactional_id: &str) -> Self::Producer;
 
+    /// A successor that carries one transaction through the restart of a broker.
+    fn steadfast(&self, transactional_id: &str) -> Self::Producer;
+
     /// Shows the records of these ranges, each with its mark where it has one. Ranges must lie
     /// inside their logs, and below the stable end for committed records.
     fn scan(
@@ -41,11 +44,21 @@ pub trait Port: Clone + Send + Sized + 'static {
     /// aborted.
     fn nobody(&self) -> <Self::Consumer as Consumer>::Membership;
 
-    /// Whether another process is the member of the group that `worker` of this process has been.
-    fn is_replaced_by_another(&self, worker: usize) -> Result<bool, Error>;
+    /// Who is the member of the group that `worker` of this process has been.
+    fn holder(&self, worker: usize) -> Result<Holder, Error>;
 
     /// Runs work that may wait for the broker, and for which nobody waits.
     fn aside(&self, work: impl FnOnce() + Send + 'static);
+}
+
+/// Who is the member of a group that this process has been.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// This process, by another request of its own; or nobody.
+    Us,
+    /// The group names the process that was there before this one, whoever has come since.
+    Unclear,
+    Another,
 }
 
 /// A record that is still in the client's fetch buffer.
@@ -212,6 +225,10 @@ impl Port for Settings {
         producer::Producer::successor(self, transactional_id)
     }
 
+    fn steadfast(&self, transactional_id: &str) -> Self::Producer {
+        producer::Producer::steadfast(self, transactional_id)
+    }
+
     fn scan(
         &self,
         isolation: Isolation,
@@ -225,8 +242,8 @@ impl Port for Settings {
         Membership::nobody(&self.application_id)
     }
 
-    fn is_replaced_by_another(&self, worker: usize) -> Result<bool, Error> {
-        monitor::is_replaced_by_another(self, &self.application_id, &worker.to_string())
+    fn holder(&self, worker: usize) -> Result<Holder, Error> {
+        monitor::holder(self, &self.application_id, &worker.to_string())
     }
 
     fn aside(&self, work: impl FnOnce() + Send + 'static) {

@@ -4,7 +4,9 @@
 //! a transaction takes effect on the *next* transaction of the same epoch (KIP-890 part 2 cures
 //! this in clients that speak it; librdkafka does not). So a producer that has seen such a request
 //! go without an answer is never used for another transaction: a new client takes the
-//! transactional id over, and the new epoch refuses every late copy.
+//! transactional id over, and the new epoch refuses every late copy. The same goes for one whose
+//! connection broke: the broker may have died and lost how the last transaction ended, which must
+//! be known before the next one writes (docs/kafka.md, section 7).
 
 use std::ffi::CString;
 use std::sync::mpsc;
@@ -22,8 +24,11 @@ use crate::broker::{Names, Partition};
 use crate::clock;
 use crate::failpoint::{self, Point};
 
-/// Longest wait for the records of one transaction to be acknowledged.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a flush looks whether the producer has become suspect.
+const FLUSH_SLICE: Duration = Duration::from_millis(50);
+
+/// How long a steadfast producer goes on with its transaction: longer than a broker's restart.
+const STEADFAST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How often a full queue is looked at again.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
@@ -34,6 +39,10 @@ pub struct Producer {
     names: Names,
     client: Option<Client>,
     standby: Option<mpsc::Receiver<Result<Client, Error>>>,
+    /// Longest wait for the records of one transaction, or for its end.
+    timeout: Duration,
+    /// Goes on with its transaction although a connection broke.
+    is_steadfast: bool,
 }
 
 impl Producer {
@@ -48,6 +57,21 @@ impl Producer {
         Self::with(config, settings, transactional_id.to_owned())
     }
 
+    /// One of a tool of the operator: only one process holds a tool's transactional id at a time.
+    pub fn tool(settings: &Settings, tool: &str) -> Self {
+        Self::with(settings.tool(tool), settings, settings.tool_id(tool))
+    }
+
+    /// A successor that carries one transaction through the restart of a broker.
+    pub(super) fn steadfast(settings: &Settings, transactional_id: &str) -> Self {
+        let config = settings.steadfast(transactional_id);
+        Self {
+            timeout: STEADFAST_TIMEOUT,
+            is_steadfast: true,
+            ..Self::with(config, settings, transactional_id.to_owned())
+        }
+    }
+
     fn with(config: ClientConfig, settings: &Settings, transactional_id: String) -> Self {
         let mut producer = Self {
             marks: Marks::new(transactional_id),
@@ -55,6 +79,8 @@ impl Producer {
             names: settings.topics.clone(),
             client: None,
             standby: None,
+            timeout: CALL_TIMEOUT,
+            is_steadfast: false,
         };
         producer.prepare_standby();
         producer
@@ -72,6 +98,11 @@ impl Producer {
             let _ = sender.send(client);
         });
         self.standby = Some(receiver);
+    }
+
+    /// Whether the open transaction must be given up.
+    fn is_in_doubt(&self) -> bool {
+        !self.is_steadfast && self.client().is_suspect()
     }
 
     fn client(&self) -> &Client {
@@ -154,7 +185,7 @@ impl port::Producer for Producer {
         if client.send(record)? {
             return Ok(());
         }
-        let deadline = clock::now() + FLUSH_TIMEOUT;
+        let deadline = clock::now() + self.timeout;
         while clock::now() < deadline {
             client.poll(QUEUE_FULL_PAUSE);
             if client.send(record)? {
@@ -169,8 +200,20 @@ impl port::Producer for Producer {
     }
 
     fn deliver(&mut self) -> Result<Vec<i64>, Error> {
-        self.client().flush(FLUSH_TIMEOUT)?;
-        Ok(self.client().take_receipts())
+        let client = self.client();
+        let deadline = clock::now() + self.timeout;
+        while !client.flush(FLUSH_SLICE)? {
+            if clock::now() >= deadline {
+                return Err(client.undelivered("not every record was acknowledged in time".into()));
+            }
+            if self.is_in_doubt() {
+                break;
+            }
+        }
+        if self.is_in_doubt() {
+            return Err(client.undelivered("a connection to a broker broke".into()));
+        }
+        Ok(client.take_receipts())
     }
 
     fn send_offsets(
@@ -192,9 +235,9 @@ impl port::Producer for Producer {
 
     fn end(&mut self, commit: bool) -> Result<(), Error> {
         if commit {
-            self.client().commit(CALL_TIMEOUT)
+            self.client().commit(self.timeout)
         } else {
-            self.client().abort(CALL_TIMEOUT)
+            self.client().abort(self.timeout)
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::broker::Partition;
-use crate::broker::classify::Error;
+use crate::broker::classify::{Error, Reaction};
 use crate::broker::mark::MARK_HEADER;
 use crate::broker::native::Outgoing;
 use crate::broker::port::Producer;
@@ -29,6 +29,17 @@ impl Committed {
     }
 }
 
+/// Why a transaction is not known to be committed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Undone {
+    /// It never will be.
+    #[error("nothing was written: {0}")]
+    NotWritten(Error),
+    /// It may be.
+    #[error("whether it was written is not known: {0}")]
+    Unknown(Error),
+}
+
 /// An open transaction. Dropping it leaves the producer unusable until it is replaced.
 pub struct Transaction<'a, P> {
     producer: &'a mut P,
@@ -38,12 +49,16 @@ pub struct Transaction<'a, P> {
 }
 
 impl<'a, P: Producer> Transaction<'a, P> {
-    /// Begins a transaction. The producer must be trusted.
+    /// Begins a transaction. The producer must be trusted; one that has become suspect since that
+    /// was asked is refused.
     pub fn begin(producer: &'a mut P) -> Result<Self, Error> {
-        assert!(
-            producer.is_trusted(),
-            "a suspect producer must be replaced before the next begin"
-        );
+        if !producer.is_trusted() {
+            return Err(Error::new(
+                "begin a transaction",
+                "a connection broke since the last one",
+                Reaction::Recover,
+            ));
+        }
         producer.begin()?;
         failpoint::fail::<Error>(Point::BeginAfter)?;
         let mark = producer.marks().begin().to_string();
@@ -86,6 +101,14 @@ impl<'a, P: Producer> Transaction<'a, P> {
         failpoint::fail::<Error>(Point::CommitBefore)?;
         self.producer.end(true)?;
         failpoint::fail::<Error>(Point::CommitAfter)?;
+        Ok(Committed { receipts })
+    }
+
+    /// Delivers what was sent and commits it, without source positions: for a writer that is no
+    /// member of the group. An error in the second step leaves the outcome unknown.
+    pub fn commit_alone(self) -> Result<Committed, Undone> {
+        let receipts = self.producer.deliver().map_err(Undone::NotWritten)?;
+        self.producer.end(true).map_err(Undone::Unknown)?;
         Ok(Committed { receipts })
     }
 

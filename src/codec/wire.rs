@@ -19,6 +19,12 @@ pub const DETAIL_HEADER: &str = "settle-detail";
 pub const SOURCE_HEADER: &str = "settle-source";
 pub const TRUNCATED_HEADER: &str = "settle-truncated";
 
+/// Headers of a message that was sent to the source again: its first place there, who had it sent,
+/// and why.
+pub const REPLAY_HEADER: &str = "settle-replay";
+pub const REPLAY_BY_HEADER: &str = "settle-replay-by";
+pub const REPLAY_REASON_HEADER: &str = "settle-replay-reason";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceJson {
     pub partition: i32,

@@ -5,20 +5,21 @@
 //! readers of committed records stop before them, and the next marker of the same transactional id
 //! decides them, whatever the first decision was. So before an id commits anything, its records
 //! that hang are looked for, and ended the way the rest of their transaction was: committed when
-//! any trace of it is committed, else aborted, which undoes a transaction that nobody has seen.
+//! any record of it is committed, else aborted, which undoes a transaction that nobody has seen.
 //! Local state may hold what was undone so; restoring finds that (I3).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::broker::Partition;
+use crate::broker::classify::Reaction;
 use crate::broker::mark::Mark;
 use crate::broker::native::Outgoing;
 use crate::broker::port::{GroupOffsets, Port, Producer, Reader as _};
 use crate::broker::scan::{Isolation, Range};
 use crate::broker::transaction::Transaction;
-use crate::broker::{Partition, Topic};
 use crate::clock;
-use crate::codec::stored::{POSITION_KEY, Position, TOUCH_KEY};
+use crate::codec::stored::TOUCH_KEY;
 use crate::engine::failure::Failure;
 use crate::engine::fixed::Fixed;
 use crate::engine::worker::Worker;
@@ -30,6 +31,10 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 /// How far the clocks of a broker and of this machine may differ.
 const CLOCKS_DIFFER_MILLIS: i64 = 5000;
+
+/// Longest that brokers let a transaction live when nothing is said
+/// (`transaction.max.timeout.ms`).
+const TRANSACTION_MILLIS_MAX: i64 = 900_000;
 
 /// Pause between two looks at records that stand behind another writer's.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -47,14 +52,8 @@ pub enum Found {
     Ended,
 }
 
-/// What a look at one log has shown of a writer.
-struct Trail {
-    mark: Mark,
-    /// Of its first undecided record.
-    offset: i64,
-    /// What its position record stands for, in a changelog.
-    position: Option<Position>,
-}
+/// Where in one log transactions begin that are not known to be decided.
+type Trail = BTreeMap<Mark, i64>;
 
 /// Looks for hanging records, and ends their transactions.
 pub struct Search<'a, P: Port> {
@@ -118,48 +117,66 @@ impl<P: Port> Search<'_, P> {
         producer: &mut P::Producer,
     ) -> Result<Found, Failure> {
         let trails = self.trails(stables, producer.transactional_id())?;
-        let mut hanging: BTreeMap<Mark, Vec<Partition>> = BTreeMap::new();
-        let mut found = Found::Nothing;
+        let mut hanging: BTreeMap<&Mark, Vec<Partition>> = BTreeMap::new();
+        let mut hidden: BTreeMap<&Mark, Partition> = BTreeMap::new();
         for (partition, trail) in &trails {
-            if stables.get(partition) == Some(&trail.offset) {
-                let partitions = hanging.entry(trail.mark.clone()).or_default();
-                partitions.push(*partition);
-            } else {
-                found = Found::Behind(*partition);
+            for (mark, offset) in trail {
+                if stables.get(partition) == Some(offset) {
+                    hanging.entry(mark).or_default().push(*partition);
+                } else {
+                    hidden.insert(mark, *partition);
+                }
             }
         }
-        for (mark, partitions) in hanging {
-            let positions = partitions
-                .iter()
-                .filter_map(|partition| next_of(*partition, trails[partition].position.as_ref()?))
-                .collect::<Vec<_>>();
-            let committed = self.was_committed(&mark, &positions)?;
-            let places: Vec<String> = partitions
-                .iter()
-                .map(|at| format!("{}/{}", self.fixed.names.of(at.topic), at.number))
-                .collect();
+        let mut found = Found::Nothing;
+        for (mark, partitions) in &hanging {
+            let was_committed = self.was_committed(mark)?;
+            if !was_committed && hidden.contains_key(mark) {
+                continue; // A part that cannot be seen yet may be committed.
+            }
+            let places = partitions.iter().map(|at| self.fixed.names.place(*at));
             tracing::warn!(
-                transaction = %mark, committed, partitions = places.join(" "),
+                transaction = %mark, committed = was_committed,
+                partitions = places.collect::<Vec<_>>().join(" "),
                 "a broker has lost markers of this transaction; ending it again"
             );
-            let mut transaction = begin(producer)?;
-            for partition in &partitions {
-                transaction.send(&Outgoing {
-                    partition: *partition,
-                    key: Some(TOUCH_KEY),
-                    value: None,
-                    headers: &[],
-                    receipt: None,
-                })?;
+            if was_committed {
+                self.commit_again(partitions, producer)?;
+            } else {
+                touch(partitions, false, producer)?;
             }
-            transaction.end_like(committed)?;
-            metrics::transaction_ended_again(committed);
+            metrics::transaction_ended_again(was_committed);
             found = Found::Ended;
         }
-        Ok(found)
+        match (found, hidden.into_values().next()) {
+            (Found::Nothing, Some(partition)) => Ok(Found::Behind(partition)),
+            _ => Ok(found),
+        }
     }
 
-    /// The first undecided records of `transactional_id` in each of these logs.
+    /// Commits with a producer of its own, which holds on when a broker dies meanwhile: an abort
+    /// would take back a part of what others have seen.
+    fn commit_again(
+        &self,
+        partitions: &[Partition],
+        producer: &mut P::Producer,
+    ) -> Result<(), Failure> {
+        let mut steadfast = self.port.steadfast(producer.transactional_id());
+        producer.retire();
+        match steadfast.replace() {
+            // The brokers allow no transaction that long.
+            Err(error) if matches!(error.reaction, Reaction::Stop(_)) => {
+                tracing::warn!(%error, "committing with the time-outs of any transaction");
+                touch(partitions, true, producer)
+            }
+            replaced => {
+                replaced?;
+                touch(partitions, true, &mut steadfast)
+            }
+        }
+    }
+
+    /// Where in these logs, from their stable ends on, transactions of `transactional_id` begin.
     fn trails(
         &self,
         stables: &BTreeMap<Partition, i64>,
@@ -180,49 +197,32 @@ impl<P: Port> Search<'_, P> {
         let isolation = Isolation::Uncommitted;
         self.port.scan(isolation, &ranges, |record, mark| {
             if let Some(mark) = mark.filter(|mark| mark.transactional_id == transactional_id) {
-                trails.entry(record.partition).or_insert(Trail {
-                    mark,
-                    offset: record.offset,
-                    position: None,
-                });
-            }
-            let Some(trail) = trails.get_mut(&record.partition) else {
-                return;
-            };
-            let value = record.value.filter(|_| record.key == Some(POSITION_KEY));
-            let position = value.and_then(|value| Position::decode(value).ok());
-            let position = position.filter(|it| it.transactional_id == transactional_id);
-            if trail.position.is_none() {
-                trail.position = position;
+                let trail = trails.entry(record.partition).or_default();
+                trail.entry(mark).or_insert(record.offset);
             }
         })?;
         Ok(trails)
     }
 
-    /// Whether any trace of the transaction is committed: an offset of the group, or a record.
-    fn was_committed(&self, mark: &Mark, positions: &[(Partition, i64)]) -> Result<bool, Failure> {
-        let tasks: Vec<Partition> = positions.iter().map(|(task, _)| *task).collect();
-        if !tasks.is_empty() {
-            let (GroupOffsets::Stable(offsets) | GroupOffsets::Undecided(offsets)) =
-                self.reader.committed(&tasks)?;
-            let mut both = offsets.iter().zip(positions);
-            if both.any(|(offset, (_, next))| *offset == Some(*next)) {
-                return Ok(true);
-            }
-        }
+    /// Whether any record of the transaction is committed. The group's offsets tell nothing:
+    /// another writer may have come to the same ones.
+    fn was_committed(&self, mark: &Mark) -> Result<bool, Failure> {
         let stables = self
             .reader
             .ends(&self.fixed.written, Isolation::Committed)?;
-        let since = mark.began / 1000 - CLOCKS_DIFFER_MILLIS;
+        let began = mark.began / 1000;
         let mut ranges = Vec::new();
-        for (partition, to) in self.fixed.written.iter().zip(stables) {
-            if let Some(from) = self.reader.offset_at(*partition, since)? {
-                ranges.push(Range {
-                    partition: *partition,
-                    from,
-                    to,
-                });
-            }
+        for (partition, stable) in self.fixed.written.iter().zip(stables) {
+            let at = |time| self.reader.offset_at(*partition, time);
+            let Some(from) = at(began - CLOCKS_DIFFER_MILLIS)? else {
+                continue;
+            };
+            let after = at(began + TRANSACTION_MILLIS_MAX + CLOCKS_DIFFER_MILLIS)?;
+            ranges.push(Range {
+                partition: *partition,
+                from,
+                to: after.map_or(stable, |after| after.min(stable)),
+            });
         }
         let mut is_seen = false;
         let isolation = Isolation::Committed;
@@ -233,22 +233,31 @@ impl<P: Port> Search<'_, P> {
     }
 }
 
+/// Writes to these partitions in a transaction, so that their logs get its marker.
+fn touch<P: Producer>(
+    partitions: &[Partition],
+    commit: bool,
+    producer: &mut P,
+) -> Result<(), Failure> {
+    let mut transaction = begin(producer)?;
+    for partition in partitions {
+        transaction.send(&Outgoing {
+            partition: *partition,
+            key: Some(TOUCH_KEY),
+            value: None,
+            headers: &[],
+            receipt: None,
+        })?;
+    }
+    Ok(transaction.end_like(commit)?)
+}
+
 /// Begins a transaction; an earlier one of the same search may have left the producer suspect.
 fn begin<P: Producer>(producer: &mut P) -> Result<Transaction<'_, P>, Failure> {
     if !producer.is_trusted() {
         producer.replace()?;
     }
     Ok(Transaction::begin(producer)?)
-}
-
-/// The task of a position record, and its next source offset.
-fn next_of(changelog: Partition, position: &Position) -> Option<(Partition, i64)> {
-    let topic = match changelog.topic {
-        Topic::IngestChangelog => Topic::Source,
-        Topic::Changelog => Topic::Bases,
-        _ => return None,
-    };
-    Some((Partition::new(topic, changelog.number), position.next))
 }
 
 /// Ends everything that another instance has left: its open transaction, by taking its
@@ -269,8 +278,21 @@ pub fn end_left_by<P: Port>(
         fixed,
     };
     let deadline = clock::now() + PATIENCE;
-    while search.end(&mut producer)? != Found::Nothing && clock::now() < deadline {
-        clock::sleep(PAUSE);
+    loop {
+        match search.end(&mut producer)? {
+            Found::Nothing => break,
+            Found::Behind(partition) if clock::now() >= deadline => {
+                tracing::warn!(
+                    transactional_id,
+                    behind = fixed.names.place(partition),
+                    "another writer's open transaction hides whether records that a former owner \
+                     has left are decided"
+                );
+                break;
+            }
+            Found::Behind(_) => clock::sleep(PAUSE),
+            Found::Ended => {}
+        }
     }
     failpoint::hit(Point::FormerAfter);
     Ok(())
@@ -329,8 +351,7 @@ impl<P: Port> Worker<P> {
                 if now.saturating_sub(since) >= INTERVAL {
                     self.lookout.behind_since = Some(now);
                     tracing::warn!(
-                        topic = self.fixed.names.of(partition.topic),
-                        partition = partition.number,
+                        behind = self.fixed.names.place(partition),
                         "nothing is committed while another writer's open transaction hides \
                          whether records of an earlier one of this instance are decided"
                     );

@@ -4,6 +4,7 @@
 mod assignment;
 pub mod background;
 mod dead_letter;
+mod duel;
 pub mod failure;
 pub mod fixed;
 mod former;

@@ -5,8 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::broker::Topic;
-use crate::broker::classify::{self, Stop};
-use crate::broker::port::{Consumer as _, Port, Producer as _};
+use crate::broker::port::{Consumer as _, Holder, Port, Producer as _};
 use crate::clock;
 use crate::engine::failure::{Cause, Failure, Stopped, Todo};
 use crate::engine::ingest;
@@ -21,13 +20,6 @@ use crate::state::{self, file};
 /// Pause after a failure that only time can cure.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// Who takes a transactional id over while a transaction is open has to initialise again when that one has ended, so one
-/// takeover can fence several times within this time.
-const TAKEOVER: Duration = Duration::from_secs(5);
-
-/// Two takeovers within this time mean that another process lives with our identity.
-const DUEL: Duration = Duration::from_secs(60);
-
 impl<P: Port> Worker<P> {
     /// The one place that obeys failures.
     pub(super) fn react(&mut self, failure: &Failure) -> Result<(), Stopped> {
@@ -41,8 +33,8 @@ impl<P: Port> Worker<P> {
             }
             Todo::Recover { fenced } => {
                 tracing::warn!(worker = self.number, error = %failure, "taking up again from the log");
-                if fenced {
-                    self.fenced()?;
+                if fenced && self.fencings.is_fought(clock::now()) {
+                    return Err(duel("its producer has fenced this one again and again"));
                 }
                 self.recover();
             }
@@ -64,49 +56,23 @@ impl<P: Port> Worker<P> {
         Ok(())
     }
 
-    /// One takeover is weather: a late request, or a transaction that timed out. Two are a duel.
-    fn fenced(&mut self) -> Result<(), Stopped> {
-        let now = clock::now();
-        let first = *self.fenced_at.get_or_insert(now);
-        let since = now.saturating_sub(first);
-        if since >= DUEL {
-            self.fenced_at = Some(now);
-        } else if since >= TAKEOVER {
-            let message = "another live process uses this kafka.instance_id: its producer has \
-                           fenced this one twice within a minute; give every live instance its own";
-            let error = classify::Error::new(
-                "keep the transactional id",
-                message,
-                classify::Reaction::Stop(Stop::Failed),
-            );
-            return Err(Failure::from(error).stop(Cause::Failed));
-        }
-        Ok(())
-    }
-
     /// Gives every task up and joins the group with a new client, unless another live process has
     /// taken this one's place: the two would replace each other for ever.
     fn rejoin(&mut self) -> Result<(), Stopped> {
-        loop {
+        while !self.stop.load(Ordering::Relaxed) {
             self.goes_on();
-            match self.port.is_replaced_by_another(self.number) {
-                Ok(false) => break,
-                Ok(true) => {
-                    let message = "another live process has joined the group with this \
-                                   kafka.instance_id; give every live instance its own";
-                    return Err(Stopped {
-                        cause: Cause::Failed,
-                        message: message.to_owned(),
-                    });
-                }
+            match self.port.holder(self.number) {
+                Ok(Holder::Us) => break,
+                Ok(Holder::Unclear) if !self.replacements.is_fought(clock::now()) => break,
+                Ok(_) => return Err(duel("it has joined the group in this one's place")),
                 Err(error) => {
                     tracing::warn!(worker = self.number, %error, "waiting");
                     clock::sleep(RETRY_PAUSE);
                 }
             }
-            if self.stop.load(Ordering::Relaxed) {
-                return Ok(());
-            }
+        }
+        if self.stop.load(Ordering::Relaxed) {
+            return Ok(());
         }
         // It may have happened inside a transaction, which this membership can never end.
         self.recover();
@@ -165,6 +131,16 @@ impl<P: Port> Worker<P> {
         }
         file::set_aside(path, reason)
             .map_err(|error| Failure::from(error).stop(Cause::StateDirectory))
+    }
+}
+
+fn duel(what: &str) -> Stopped {
+    Stopped {
+        cause: Cause::Failed,
+        message: format!(
+            "another live process uses this kafka.instance_id: {what}; give every live instance \
+             its own"
+        ),
     }
 }
 

@@ -297,9 +297,14 @@ impl<P: Port> Worker<P> {
         } else {
             restore.source
         };
+        let is_undone = match (recorded, restore.group) {
+            (None, Some(group)) => self.is_undone(restore.logs[0].0, topic, group)?,
+            _ => false,
+        };
         let facts = Facts {
             recorded,
             group: restore.group,
+            is_undone,
             source,
             application_id: &self.fixed.application_id,
             topic,
@@ -321,6 +326,28 @@ impl<P: Port> Worker<P> {
             );
         }
         Ok(start.offset)
+    }
+
+    /// Whether `changelog`, which holds no committed position, holds an aborted one that stands for
+    /// the offset of the group.
+    fn is_undone(&self, changelog: Partition, topic: &str, group: i64) -> Result<bool, Failure> {
+        let bounds = self.reader.bounds(changelog)?;
+        let range = Range {
+            partition: changelog,
+            from: bounds.low,
+            to: bounds.high,
+        };
+        let mut is_undone = false;
+        self.port
+            .scan(Isolation::Uncommitted, &[range], |record, _| {
+                let value = record.value.filter(|_| record.key == Some(POSITION_KEY));
+                let position = value.and_then(|value| Position::decode(value).ok());
+                is_undone |= position.is_some_and(|it| {
+                    let is_ours = it.application_id == self.fixed.application_id;
+                    is_ours && it.topic == topic && it.next == group
+                });
+            })?;
+        Ok(is_undone)
     }
 
     /// Begins to read the source again up to `start`, as far as the store of seen ids lags.
@@ -367,12 +394,13 @@ impl<P: Port> Worker<P> {
             "reading payments again for the duplicate window"
         );
         failpoint::fail::<Failure>(Point::RestoreWindow)?;
-        restore.window_until = Some(start);
-        let old_logs = std::mem::replace(&mut restore.logs, vec![(partition, start)]);
-        for (log, _) in old_logs {
-            self.reader.stop(log)?;
-        }
+        // Where a call fails, all of this is done again.
         self.reader.start(partition, from)?;
+        for (log, _) in &restore.logs {
+            self.reader.stop(*log)?;
+        }
+        restore.logs = vec![(partition, start)];
+        restore.window_until = Some(start);
         Ok(true)
     }
 

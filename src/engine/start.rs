@@ -12,6 +12,9 @@ pub struct Facts<'a> {
     pub recorded: Option<Recorded<'a>>,
     /// The group's committed offset.
     pub group: Option<i64>,
+    /// It belongs to a position record that the changelog holds and that was aborted: a broker has
+    /// lost the marker of the task's first transaction, which was undone then.
+    pub is_undone: bool,
     /// Where the source partition begins and ends.
     pub source: Bounds,
     pub application_id: &'a str,
@@ -68,10 +71,10 @@ pub enum Refusal {
 pub fn decide(facts: &Facts) -> Result<Start, Refusal> {
     let Some(recorded) = facts.recorded else {
         return match facts.group {
-            Some(group) => Err(Refusal::PositionMissing { group }),
-            None => Ok(Start {
+            Some(group) if !facts.is_undone => Err(Refusal::PositionMissing { group }),
+            _ => Ok(Start {
                 offset: facts.source.low,
-                group_differed: false,
+                group_differed: facts.group.is_some(),
             }),
         };
     };
@@ -116,6 +119,7 @@ mod tests {
         Facts {
             recorded,
             group,
+            is_undone: false,
             source: BOUNDS,
             application_id: "settle",
             topic: "payments",
@@ -144,6 +148,17 @@ mod tests {
             group_differed: false,
         };
         assert_eq!(decide(&facts(None, None)), Ok(expected));
+    }
+
+    #[test]
+    fn a_task_whose_first_transaction_was_undone_begins_at_the_first_record() {
+        let mut undone = facts(None, Some(17));
+        undone.is_undone = true;
+        let expected = Start {
+            offset: 10,
+            group_differed: true,
+        };
+        assert_eq!(decide(&undone), Ok(expected));
     }
 
     #[test]

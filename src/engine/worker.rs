@@ -13,6 +13,7 @@ use crate::broker::scan::{Isolation, Range};
 use crate::broker::transaction::Transaction;
 use crate::clock;
 use crate::engine::background::Background;
+use crate::engine::duel::Duel;
 use crate::engine::failure::{Cause, Failure, Stopped, Todo};
 use crate::engine::fixed::Fixed;
 use crate::engine::former::FormerWriters;
@@ -48,6 +49,12 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How often idle tasks are moved past control markers.
 const MARKERS_INTERVAL: Duration = Duration::from_secs(30);
+
+/// So many takeovers of the transactional id within a minute are another process's.
+const FENCINGS: usize = 3;
+
+/// So many of the place in the group, when it cannot be told whose they were.
+const REPLACEMENTS: usize = 2;
 
 /// What a worker is made from.
 pub struct Options<P> {
@@ -95,7 +102,10 @@ pub struct Worker<P: Port> {
     checkpoint_at: Duration,
     markers_at: Duration,
     committed_at: Duration,
-    pub(super) fenced_at: Option<Duration>,
+    /// Takeovers of the transactional id.
+    pub(super) fencings: Duel,
+    /// Takeovers of the place in the group that may have been another process's.
+    pub(super) replacements: Duel,
     /// Why the producer will be replaced.
     pub(super) replacement: Replacement,
     pub(super) stop: Arc<AtomicBool>,
@@ -138,7 +148,8 @@ impl<P: Port> Worker<P> {
             checkpoint_at: clock::now(),
             markers_at: clock::now(),
             committed_at: Duration::ZERO,
-            fenced_at: None,
+            fencings: Duel::new(FENCINGS),
+            replacements: Duel::new(REPLACEMENTS),
             replacement: Replacement::Start,
             stop: options.stop,
         })
@@ -251,7 +262,8 @@ impl<P: Port> Worker<P> {
         if self.replacement == Replacement::Suspect {
             tracing::warn!(
                 worker = self.number,
-                "a request of the last transaction had no answer; the producer was replaced"
+                "a request of the last transaction had no answer, or a connection broke; the producer was \
+                 replaced"
             );
         }
         self.replacement = Replacement::Suspect;

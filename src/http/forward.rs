@@ -77,7 +77,7 @@ impl Forwarder {
 
     async fn answer(&self, request: Request<Body>) -> Result<Answer, String> {
         let response = self.client.request(request).await;
-        let (parts, body) = response.map_err(|error| error.to_string())?.into_parts();
+        let (parts, body) = response.map_err(|error| chain(&error))?.into_parts();
         let body = to_bytes(Body::new(body), ANSWER_BYTES).await;
         Ok(Answer {
             status: parts.status,
@@ -85,4 +85,15 @@ impl Forwarder {
             body: body.map_err(|error| error.to_string())?,
         })
     }
+}
+
+/// An error with its causes: the client's own text only says which step failed.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

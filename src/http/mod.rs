@@ -6,6 +6,7 @@
 //! that instance, once: a forwarded request is never forwarded again.
 
 mod all;
+pub mod ask;
 mod forward;
 pub mod generator;
 mod health;

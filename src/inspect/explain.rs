@@ -14,7 +14,8 @@ use crate::broker::reader::Fetched;
 use crate::broker::{Names, Partition, Topic};
 use crate::codec::stored::{POSITION_KEY, Position, read_base};
 use crate::codec::wire::{
-    DETAIL_HEADER, REASON_HEADER, SOURCE_HEADER, SettlementJson, StatisticsKey, StatisticsValue,
+    DETAIL_HEADER, REASON_HEADER, REPLAY_BY_HEADER, REPLAY_HEADER, REPLAY_REASON_HEADER,
+    SOURCE_HEADER, SettlementJson, StatisticsKey, StatisticsValue,
 };
 use crate::config::Config;
 use crate::inspect::{place, readable, time};
@@ -106,6 +107,7 @@ impl Search<'_> {
             |only| BTreeSet::from([only]),
         );
         let mut received = Vec::new();
+        let mut replayed = Vec::new();
         self.logs.scan(Topic::Source, &numbers, |fetched| {
             let record = fetched.record();
             if record.key != Some(id) {
@@ -121,17 +123,29 @@ impl Search<'_> {
                     (says, Some(payment.rule_key()))
                 }
             };
+            let replay = replay_of(&names, fetched);
+            if let Some((of, replay)) = &replay {
+                let mut replay = replay.clone();
+                replay.what = "replayed as";
+                replay.place = place(&names, record.partition, record.offset);
+                replayed.push((of.clone(), replay));
+            }
             received.push(Received {
                 source: place(&names, record.partition, record.offset),
                 time: time(record.timestamp),
                 bytes: record.value.map_or(0, <[u8]>::len),
                 says,
                 rule_key,
-                facts: Vec::new(),
+                facts: replay.into_iter().map(|(_, fact)| fact).collect(),
                 at: (record.partition.number, record.offset),
             });
             Ok(())
         })?;
+        for (of, fact) in replayed {
+            if let Some(first) = received.iter_mut().find(|first| first.source == of) {
+                first.facts.push(fact);
+            }
+        }
         received.sort_by_key(|received| received.at);
         self.story.received = received;
         Ok(())
@@ -308,7 +322,8 @@ impl Search<'_> {
             })?;
         for received in &mut self.story.received {
             let next = positions.get(&received.at.0).copied().unwrap_or(0);
-            if received.facts.is_empty() {
+            let has_outcome = |fact: &Fact| !fact.what.starts_with("replay");
+            if !received.facts.iter().any(has_outcome) {
                 let log = Partition::new(Topic::IngestChangelog, received.at.0);
                 received.facts.push(Fact {
                     what: "no outcome",
@@ -345,6 +360,17 @@ impl Search<'_> {
         }
         Ok(())
     }
+}
+
+/// The place that a replayed record came to first, and what is said of the replay.
+fn replay_of(names: &Names, fetched: &Fetched) -> Option<(String, Fact)> {
+    let text = |name| fetched.header(name).map(String::from_utf8_lossy);
+    let of = text(REPLAY_HEADER)?.into_owned();
+    let (by, reason) = (text(REPLAY_BY_HEADER), text(REPLAY_REASON_HEADER));
+    let detail = json!({"by": by, "reason": reason});
+    let mut replay = fact(names, fetched, "replay of", detail);
+    replay.place.clone_from(&of);
+    Some((of, replay))
 }
 
 fn fact(names: &Names, fetched: &Fetched, what: &'static str, detail: Value) -> Fact {

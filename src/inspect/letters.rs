@@ -82,9 +82,29 @@ pub fn list(
     })
 }
 
+/// A dead letter with the bytes as they are.
+#[derive(Debug, Clone)]
+pub struct Raw {
+    pub letter: Letter,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+}
+
 /// The letter of one message, with its bytes.
 pub fn show(config: &Config, partition: i32, offset: i64) -> Result<Option<Whole>, Error> {
-    let mut logs = Logs::open(config)?;
+    let found = find(&mut Logs::open(config)?, partition, offset)?;
+    Ok(found.map(|raw| {
+        let (form, value) = readable(raw.value.as_deref().unwrap_or_default());
+        Whole {
+            letter: raw.letter,
+            form,
+            value,
+        }
+    }))
+}
+
+/// The letter of one message, as it lies in its topic.
+pub fn find(logs: &mut Logs, partition: i32, offset: i64) -> Result<Option<Raw>, Error> {
     let count = logs.count(Topic::DeadLetter);
     let names = logs.names();
     let mut found = None;
@@ -93,11 +113,10 @@ pub fn show(config: &Config, partition: i32, offset: i64) -> Result<Option<Whole
         let record = fetched.record();
         let letter = read(&place(&names, record.partition, record.offset), fetched);
         if place_of(&letter.source) == Some((partition, offset)) {
-            let (form, value) = readable(record.value.unwrap_or_default());
-            found = Some(Whole {
+            found = Some(Raw {
                 letter,
-                form,
-                value,
+                key: record.key.map(<[u8]>::to_vec),
+                value: record.value.map(<[u8]>::to_vec),
             });
         }
         Ok(())

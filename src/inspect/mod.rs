@@ -1,27 +1,32 @@
-//! Looks into what is committed: everything about one payment, and the dead letters. Reads topics
-//! and tables, changes nothing.
+//! Looks, and changes nothing: at what is committed in topics and tables (everything about one
+//! payment, dead letters), and at the running instances.
 
 pub mod explain;
 pub mod letters;
+pub mod offsets;
+pub mod rules;
+pub mod state;
+pub mod status;
+mod table;
 
 use jiff::Timestamp;
 
 use crate::broker::{Names, Partition};
 
 /// `payments/3/81725`.
-fn place(names: &Names, partition: Partition, offset: i64) -> String {
+pub fn place(names: &Names, partition: Partition, offset: i64) -> String {
     let topic = names.of(partition.topic);
     format!("{topic}/{}/{offset}", partition.number)
 }
 
 /// A record's time, as ISO text in UTC.
-fn time(millis: i64) -> String {
+pub fn time(millis: i64) -> String {
     let time = Timestamp::from_millisecond(millis);
     time.map_or_else(|_| millis.to_string(), |time| time.to_string())
 }
 
 /// Bytes as text, or in hexadecimal digits when they are none.
-fn readable(bytes: &[u8]) -> (&'static str, String) {
+pub fn readable(bytes: &[u8]) -> (&'static str, String) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         return ("text", text.to_owned());
     }

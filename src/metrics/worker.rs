@@ -16,7 +16,7 @@ use crate::metrics::{
 pub enum Replacement {
     Start,
     /// A request of the last transaction was answered with an error or not at all, although the
-    /// call that sent it succeeded.
+    /// call that sent it succeeded; or a connection broke.
     Suspect,
     Error,
 }

@@ -33,7 +33,8 @@ use std::thread::JoinHandle;
 use crate::broker::client::SINK_ROLE;
 use crate::broker::client::Settings;
 use crate::broker::member::Member;
-use crate::broker::monitor::is_replaced_by_another;
+use crate::broker::monitor::holder;
+use crate::broker::port::Holder;
 pub use crate::sink::rows::TOPICS;
 use crate::sink::service::Service;
 use crate::sink::status::Status;
@@ -138,8 +139,9 @@ pub fn spawn(settings: Settings, url: &str) -> Result<Handle, Error> {
 /// Whether the place in the group is ours to take again; waits while the group cannot be asked.
 fn may_rejoin(settings: &Settings, stop: &AtomicBool) -> bool {
     while !stop.load(Ordering::Relaxed) {
-        match is_replaced_by_another(settings, &settings.sink_group(), SINK_ROLE) {
-            Ok(is_another) => return !is_another,
+        match holder(settings, &settings.sink_group(), SINK_ROLE) {
+            // Should another process be there after all, the workers find out.
+            Ok(holder) => return holder != Holder::Another,
             Err(error) => tracing::warn!(%error, "waiting to join the sink's group again"),
         }
     }

@@ -17,7 +17,7 @@ use crate::state::Error;
 /// Layout of the tables; another one is rebuilt from the log.
 const LAYOUT: &str = "1";
 
-const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
+pub(super) const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
 
 /// A file of state. Cheap to clone; the file closes with the last clone.
 #[derive(Clone)]

@@ -8,6 +8,7 @@
 pub mod directory;
 pub mod file;
 pub mod ids;
+pub mod look;
 mod pending;
 pub mod run;
 pub mod seen;

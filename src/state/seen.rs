@@ -21,9 +21,9 @@ use crate::state::ids::{Ids, Window};
 use crate::state::pending::{Background, Pending};
 use crate::state::run::{self, Builder, Header, Seen};
 
-const RUNS: TableDefinition<u64, &[u8]> = TableDefinition::new("runs");
+pub(super) const RUNS: TableDefinition<u64, &[u8]> = TableDefinition::new("runs");
 const BLOCKS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("blocks");
-const POSITIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("positions");
+pub(super) const POSITIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("positions");
 
 /// Runs of one generation and like size that are merged into one.
 const MERGE_RUNS: usize = 4;

@@ -24,8 +24,8 @@ use crate::state::file::{StateFile, checksum};
 use crate::state::pending::{Background, Pending};
 use crate::state::{Error, view};
 
-const KEYS: TableDefinition<&str, &[u8]> = TableDefinition::new("keys");
-const POSITIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("positions");
+pub(super) const KEYS: TableDefinition<&str, &[u8]> = TableDefinition::new("keys");
+pub(super) const POSITIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("positions");
 
 #[expect(
     clippy::disallowed_types,

@@ -98,6 +98,21 @@ impl Logs {
             .collect()
     }
 
+    /// First offset and high watermark of one log.
+    pub fn bounds_of(&self, partition: Partition) -> Result<Bounds, Error> {
+        Ok(self.reader.bounds(partition)?)
+    }
+
+    /// Where these logs end for a reader with this isolation, in their order.
+    pub fn ends(&self, partitions: &[Partition], isolation: Isolation) -> Result<Vec<i64>, Error> {
+        Ok(self.reader.ends(partitions, isolation)?)
+    }
+
+    /// What the group has committed for these partitions, in their order.
+    pub fn committed(&self, partitions: &[Partition]) -> Result<GroupOffsets, Error> {
+        Ok(self.reader.committed(partitions)?)
+    }
+
     /// Hands the committed records of each log from the first to before the second offset to
     /// `each`, and returns when the reader has passed all second offsets.
     pub fn read(

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chaos::cluster::instance::{Instance, InstanceOptions};
+use chaos::cluster::kafka::KafkaOptions;
 use chaos::cluster::names::Names;
 use chaos::cluster::rule_service::{RuleService, RuleServiceOptions};
 use chaos::cluster::topics::{Topic, Topics};
-use chaos::cluster::{Cluster, shared};
+use chaos::cluster::{Cluster, ClusterOptions, shared};
 use chaos::model::Contract;
 use chaos::model::Record;
 use chaos::oracle::settled::{self, Run};
@@ -53,7 +54,14 @@ impl Line {
     /// A pipeline without instances. It has no database unless [`Line::with_database`] gives it one.
     pub fn new(name: &str) -> Self {
         let turn = Turn::take();
-        let cluster = shared::cluster().unwrap();
+        let options = ClusterOptions {
+            kafka: KafkaOptions {
+                behind_proxy: true,
+                ..KafkaOptions::default()
+            },
+            ..ClusterOptions::default()
+        };
+        let cluster = shared::cluster_of(&options).unwrap();
         let names = Names::unique(name);
         let topics = Topics::connect(&cluster.kafka.bootstrap()).unwrap();
         let source =

@@ -44,6 +44,22 @@ fn slots(shared: &Shared) -> MutexGuard<'_, Vec<Slot>> {
 
 /// Adds a process that starts at once.
 pub fn add(shared: &Arc<Shared>, directory: &Path, window: Duration) {
+    let process = push(shared, directory, window);
+    let mut world = shared.world();
+    world.processes[process].identity = process;
+    world.starting.insert(process);
+}
+
+/// Adds a process that starts later, with the identity of the first by mistake.
+pub fn add_twin(shared: &Arc<Shared>, directory: &Path, window: Duration) {
+    let process = push(shared, directory, window);
+    let mut world = shared.world();
+    let delay = world.millis(1000..15_000);
+    world.schedule(delay, Event::Start(process));
+    world.twin = Some(process);
+}
+
+fn push(shared: &Arc<Shared>, directory: &Path, window: Duration) -> usize {
     let mut slots = slots(shared);
     let process = slots.len();
     slots.push(Slot {
@@ -53,7 +69,7 @@ pub fn add(shared: &Arc<Shared>, directory: &Path, window: Duration) {
     });
     let mut world = shared.world();
     world.processes.push(crate::world::Process::default());
-    world.starting.insert(process);
+    process
 }
 
 /// What went wrong so far.
@@ -90,7 +106,13 @@ pub fn step_any(shared: &Arc<Shared>) -> bool {
 fn start_due(shared: &Arc<Shared>) {
     let due = std::mem::take(&mut shared.world().starting);
     for process in due {
-        start(shared, process);
+        let is_idle = {
+            let world = shared.world();
+            !world.processes[process].retired && !world.processes[process].running
+        };
+        if is_idle {
+            start(shared, process);
+        }
     }
 }
 
@@ -142,7 +164,7 @@ fn fixed(sim: &Sim) -> Fixed {
     };
     Fixed {
         application_id: APPLICATION.to_owned(),
-        transactional_id: transactional_id(sim.process),
+        transactional_id: transactional_id(world.processes[sim.process].identity),
         names: Names::new(Topic::ALL.map(|topic| format!("{topic:?}"))),
         partitions,
         written: partitions.written().into(),
@@ -160,7 +182,10 @@ fn step(shared: &Arc<Shared>, process: usize) {
     let Some(mut worker) = slots(shared)[process].worker.take() else {
         return;
     };
-    let leaving = shared.world().processes[process].leaving;
+    let leaving = {
+        let world = shared.world();
+        world.processes[process].leaving && !world.is_mending(process)
+    };
     let run = move || {
         if leaving {
             return (worker.shut_down(), None);
@@ -196,9 +221,22 @@ fn told(process: usize, payload: &(dyn Any + Send)) -> String {
 /// here gives a reason for that.
 fn ended(shared: &Arc<Shared>, process: usize, stopped: &Stopped) {
     gone(shared, process);
-    shared.world().trouble("stopped", || {
+    let mut world = shared.world();
+    let is_duel = stopped.message.contains("kafka.instance_id");
+    let kind = if is_duel { "duel" } else { "stopped" };
+    world.trouble(kind, || {
         format!("process {process}: {:?} {stopped}", stopped.cause)
     });
+    // A person takes the second one away, and starts the first again if both have stopped.
+    if is_duel && world.is_twin(process) {
+        world.processes[process].retired = true;
+        if world.processes[0].retired && world.twin_is_retired() {
+            world.trouble("both of two stopped", String::new);
+            world.processes[0].retired = false;
+            world.schedule(Duration::from_secs(1), Event::Start(0));
+        }
+    }
+    drop(world);
     if stopped.cause != Cause::Failed {
         let message = format!("process {process} stopped: {:?} {stopped}", stopped.cause);
         slots(shared)[process].breach = Some(message);
@@ -211,6 +249,8 @@ fn gone(shared: &Arc<Shared>, process: usize) {
     drop(shared.take_asides_of(process));
     let mut world = shared.world();
     world.processes[process] = crate::world::Process {
+        identity: world.processes[process].identity,
+        retired: world.processes[process].retired,
         members: Arc::default(),
         cut_until: world.processes[process].cut_until,
         ..crate::world::Process::default()

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use settle::broker::Partition;
-use settle::broker::port::Rebalance;
+use settle::broker::port::{Holder, Rebalance};
 
 use crate::world::{Code, Event, World};
 
@@ -22,7 +22,7 @@ const ROUND_AGAIN: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Member {
     pub client: usize,
-    heard_at: Duration,
+    pub heard_at: Duration,
     assigned: BTreeSet<Partition>,
 }
 
@@ -38,15 +38,15 @@ pub struct Group {
     pub offsets: BTreeMap<Partition, i64>,
     /// Partitions whose offset somebody has changed from outside, until the next commit.
     pub disturbed: BTreeSet<Partition>,
-    /// By number of the transaction that will decide them.
-    pub pending: BTreeMap<u64, BTreeMap<Partition, i64>>,
+    /// By producer and number of their transaction. A marker decides all of a producer.
+    pub pending: BTreeMap<(u64, u64), BTreeMap<Partition, i64>>,
 }
 
 /// A consumer client as its process runs it.
 #[derive(Debug)]
 pub struct Client {
     pub process: usize,
-    instance: String,
+    pub instance: String,
     pub alive: bool,
     pub member: Option<u64>,
     pub generation: i32,
@@ -122,13 +122,21 @@ impl Group {
         partitions.iter().map(offset).collect()
     }
 
-    /// The marker of a transaction has reached the offsets.
-    pub fn mark(&mut self, transaction: u64, commit: bool) {
-        if let Some(pending) = self.pending.remove(&transaction)
-            && commit
-        {
-            self.disturbed.retain(|at| !pending.contains_key(at));
-            self.offsets.extend(pending);
+    /// The marker of a transaction has reached the offsets. Those of earlier ones that never had
+    /// theirs are decided with it.
+    pub fn mark(&mut self, producer: u64, transaction: u64, commit: bool) {
+        let decided = (producer, 0)..=(producer, transaction);
+        let decided: Vec<(u64, u64)> = self.pending.range(decided).map(|(of, _)| *of).collect();
+        for of in decided {
+            let offsets = self.pending.remove(&of).expect("just found");
+            if commit {
+                if of.1 == transaction {
+                    self.disturbed.retain(|at| !offsets.contains_key(at));
+                } else {
+                    self.disturbed.extend(offsets.keys());
+                }
+                self.offsets.extend(offsets);
+            }
         }
     }
 
@@ -300,6 +308,16 @@ impl World {
         self.note(|| format!("generation {generation}: {target:?}"));
     }
 
+    /// Who has the place of a static identity that `process` believes to have.
+    pub fn holder(&self, instance: &str, process: usize) -> Holder {
+        let member = self.group.statics.get(instance);
+        let member = member.and_then(|member| self.group.members.get(member));
+        match member {
+            Some(member) if self.clients[member.client].process != process => Holder::Another,
+            _ => Holder::Us,
+        }
+    }
+
     /// The worker gives partitions back.
     pub fn give_back(&mut self, client: usize, partitions: &[Partition]) {
         for partition in partitions {
@@ -336,8 +354,12 @@ impl World {
 
     /// A person resets an offset of the group, or it expires.
     pub fn disturb_offset(&mut self) {
-        let known: Vec<Partition> = self.group.offsets.keys().copied().collect();
-        if known.is_empty() {
+        // What is wrong already is not made wrong in another way.
+        let known = self.group.offsets.keys().copied();
+        let known: Vec<Partition> = known
+            .filter(|at| !self.group.disturbed.contains(at))
+            .collect();
+        if known.is_empty() || self.is_broker_gone() {
             return;
         }
         let partition = known[self.dice.usize(0..known.len())];
@@ -391,6 +413,9 @@ impl World {
     /// Members that have not been heard of for too long are out.
     pub fn expire_sessions(&mut self) {
         self.schedule(SCAN, Event::Sessions);
+        if self.is_broker_gone() {
+            return;
+        }
         let now = self.now;
         let silent: Vec<u64> = self
             .group

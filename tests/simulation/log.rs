@@ -17,8 +17,9 @@ pub struct Entry {
     /// Milliseconds since the epoch.
     pub timestamp: i64,
     pub payload: Payload,
-    /// Number of the coordinator's transaction; none for a plain producer.
+    /// Number of the coordinator's transaction, and the producer; none for a plain one.
     pub transaction: Option<u64>,
+    producer: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +35,8 @@ enum Fate {
 pub struct Log {
     entries: Vec<Arc<Entry>>,
     fates: Vec<Fate>,
-    /// First offset of each open transaction, by producer id.
+    /// First undecided offset of each producer. A transaction whose marker was lost keeps it, and
+    /// the next one of the producer goes on from there.
     open: BTreeMap<u64, i64>,
     /// Batches that were taken, so that a repeated one is taken once: (producer, epoch, number).
     batches: BTreeMap<(u64, i32, u64), i64>,
@@ -79,12 +81,8 @@ impl Log {
         self.batches.insert((producer, epoch, number), base);
         self.open.entry(producer).or_insert(base);
         for payload in payloads {
-            self.push(
-                payload.clone(),
-                timestamp,
-                Some(transaction),
-                Fate::Undecided,
-            );
+            let writer = Some((producer, transaction));
+            self.push(payload.clone(), timestamp, writer, Fate::Undecided);
         }
         base
     }
@@ -93,25 +91,25 @@ impl Log {
         &mut self,
         payload: Payload,
         timestamp: i64,
-        transaction: Option<u64>,
+        writer: Option<(u64, u64)>,
         fate: Fate,
     ) -> i64 {
         let at = self.high();
         self.entries.push(Arc::new(Entry {
             timestamp,
             payload,
-            transaction,
+            transaction: writer.map(|(_, transaction)| transaction),
+            producer: writer.map(|(producer, _)| producer),
         }));
         self.fates.push(fate);
         at
     }
 
-    /// Writes the marker that decides what the producer has open here.
-    pub fn mark(&mut self, producer: u64, transaction: u64, commit: bool, timestamp: i64) {
+    /// Writes the marker that decides all that the producer has undecided here.
+    pub fn mark(&mut self, producer: u64, commit: bool, timestamp: i64) {
         if let Some(from) = self.open.remove(&producer) {
             for at in index(from)..self.entries.len() {
-                if self.fates[at] == Fate::Undecided
-                    && self.entries[at].transaction == Some(transaction)
+                if self.fates[at] == Fate::Undecided && self.entries[at].producer == Some(producer)
                 {
                     self.fates[at] = if commit {
                         Fate::Committed
@@ -136,6 +134,10 @@ impl Log {
         let both = self.entries.iter().zip(&self.fates).enumerate();
         both.filter(|(_, (_, fate))| **fate != Fate::Marker)
             .map(|(at, (entry, _))| (offset(at), entry))
+    }
+
+    pub fn is_undecided(&self, at: i64) -> bool {
+        self.fates[index(at)] == Fate::Undecided
     }
 
     pub fn is_committed(&self, at: i64) -> bool {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use settle::broker::{Partition, Topic};
-use settle::codec::stored::{POSITION_KEY, Position, read_base, read_totals};
+use settle::codec::stored::{POSITION_KEY, Position, TOUCH_KEY, read_base, read_totals};
 use settle::state::view::Served;
 
 use crate::expected::{Expected, expect};
@@ -70,7 +70,11 @@ fn ensure(holds: bool, breach: impl FnOnce() -> String) -> Result<(), String> {
 /// Checks everything. What is not finished yet, if anything is not.
 pub fn check(shared: &Arc<Shared>, window: Duration) -> Result<Option<String>, String> {
     let world = shared.world();
-    let committed = committed(&world)?;
+    let outcomes = match outcomes(&world)? {
+        Outcomes::Hanging(what) => return Ok(Some(what)),
+        Outcomes::Decided(outcomes) => outcomes,
+    };
+    let committed = committed(&world, &outcomes)?;
     let positions = positions(&world, &committed)?;
     let (bases, mut unfinished) = ingest(&world, &committed, &positions, window)?;
     let settled = settled(&committed)?;
@@ -102,23 +106,78 @@ pub fn check(shared: &Arc<Shared>, window: Duration) -> Result<Option<String>, S
     Ok(unfinished)
 }
 
+/// What became of the transactions of which a broker has lost markers.
+enum Outcomes {
+    /// Something hangs still: what it will come to is open.
+    Hanging(String),
+    /// Those that are committed, in the order of their commits.
+    Decided(BTreeMap<u64, u64>),
+}
+
+/// A transaction is committed whole or not at all, also when markers of it were lost.
+fn outcomes(world: &World) -> Result<Outcomes, String> {
+    let mut outcomes = world.commits.clone();
+    let mut found: BTreeMap<u64, [Option<(Partition, i64)>; 3]> = BTreeMap::new();
+    for (partition, log) in &world.logs {
+        for (offset, entry) in log.records() {
+            let number = entry.transaction.unwrap_or(0);
+            if world.broker.lost.contains(&number) {
+                let fate = if log.is_committed(offset) {
+                    0
+                } else if log.is_aborted(offset) {
+                    1
+                } else {
+                    2
+                };
+                found.entry(number).or_default()[fate] = Some((*partition, offset));
+            }
+        }
+    }
+    let mut hanging = None;
+    for (number, [committed, aborted, undecided]) in found {
+        if let (Some(one), Some(other)) = (committed, aborted) {
+            return Err(format!(
+                "transaction {number} is torn: {one:?} is committed, {other:?} aborted"
+            ));
+        }
+        if let Some(at) = undecided {
+            hanging = Some(format!("{at:?} of transaction {number} hangs"));
+        }
+        if committed.is_none() {
+            outcomes.remove(&number);
+        } else {
+            let behind = world.commits.len() as u64 + number;
+            outcomes.entry(number).or_insert(behind);
+        }
+    }
+    Ok(hanging.map_or(Outcomes::Decided(outcomes), Outcomes::Hanging))
+}
+
 type Committed = BTreeMap<Partition, Vec<Seen>>;
 
-fn committed(world: &World) -> Result<Committed, String> {
+fn committed(world: &World, outcomes: &BTreeMap<u64, u64>) -> Result<Committed, String> {
     let mut all = Committed::new();
     for (partition, log) in &world.logs {
         let seen = all.entry(*partition).or_default();
         for (offset, entry) in log.records() {
             let commit = match entry.transaction {
                 None => 0,
-                Some(number) => match world.commits.get(&number) {
-                    None => continue,
+                Some(number) => match outcomes.get(&number) {
+                    None => {
+                        ensure(!log.is_committed(offset), || {
+                            format!("{partition:?}/{offset} is visible, its transaction aborted")
+                        })?;
+                        continue;
+                    }
                     Some(commit) => *commit,
                 },
             };
             ensure(!log.is_aborted(offset), || {
                 format!("{partition:?}/{offset} is aborted, its transaction committed")
             })?;
+            if entry.payload.key.as_deref() == Some(TOUCH_KEY) && entry.payload.value.is_none() {
+                continue;
+            }
             seen.push(Seen {
                 offset,
                 commit,

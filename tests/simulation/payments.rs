@@ -71,6 +71,9 @@ impl World {
             self.millis(1..200)
         };
         self.schedule(pause, Event::Feed);
+        if self.is_broker_gone() {
+            return;
+        }
         for _ in 0..self.dice.u32(1..5).min(self.feed.left) {
             self.feed.left -= 1;
             let (partition, payload) = self.source_record();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use settle::broker::classify::{Error, Reaction};
 use settle::broker::mark::{MARK_HEADER, Mark};
-use settle::broker::port::{self, GroupOffsets, Polled, Port};
+use settle::broker::port::{self, GroupOffsets, Holder, Polled, Port};
 use settle::broker::scan::{Isolation, Range};
 use settle::broker::{Bounds, Partition, Record};
 
@@ -29,10 +29,18 @@ pub const ASK: Request = Request {
     timeout: CALL_TIMEOUT,
     backoff: BACKOFF,
     to_coordinator: false,
+    breaks: None,
 };
 
 fn waiting(attempt: &'static str, code: Code) -> Error {
     Error::new(attempt, format!("{code:?}"), Reaction::Wait)
+}
+
+impl Sim {
+    /// The static identity in the group.
+    fn instance(&self) -> String {
+        format!("i{}-0", self.world().processes[self.process].identity)
+    }
 }
 
 impl Port for Sim {
@@ -41,7 +49,7 @@ impl Port for Sim {
     type Producer = Producer;
 
     fn join(&self, _worker: usize) -> Result<Consumer, Error> {
-        let instance = format!("i{}-0", self.process);
+        let instance = self.instance();
         let client = self.world().subscribe(self.process, instance);
         Ok(Consumer {
             sim: self.clone(),
@@ -57,11 +65,16 @@ impl Port for Sim {
     }
 
     fn producer(&self, _worker: usize) -> Producer {
-        self.successor(&transactional_id(self.process))
+        let id = transactional_id(self.world().processes[self.process].identity);
+        self.successor(&id)
     }
 
     fn successor(&self, transactional_id: &str) -> Producer {
         Producer::new(self.clone(), transactional_id)
+    }
+
+    fn steadfast(&self, transactional_id: &str) -> Producer {
+        Producer::steadfast(self.clone(), transactional_id)
     }
 
     fn nobody(&self) -> Membership {
@@ -105,8 +118,10 @@ impl Port for Sim {
         Ok(())
     }
 
-    fn is_replaced_by_another(&self, _worker: usize) -> Result<bool, Error> {
-        self.call(ASK, &mut false, |_| Ok(false))
+    fn holder(&self, _worker: usize) -> Result<Holder, Error> {
+        let (process, instance) = (self.process, self.instance());
+        let holder = move |world: &mut World| Ok(world.holder(&instance, process));
+        self.call(ASK, &mut false, holder)
             .map_err(|code| waiting("describe the consumer group", code))
     }
 
@@ -290,7 +305,7 @@ impl port::Consumer for Consumer {
         Ok(Membership {
             member,
             generation: client.generation,
-            instance: format!("i{}-0", self.sim.process),
+            instance: client.instance.clone(),
         })
     }
 }

@@ -9,12 +9,13 @@ use settle::broker::classify::{Error, Reaction, Stop};
 use settle::broker::mark::Marks;
 use settle::broker::native::Outgoing;
 use settle::broker::port;
+use settle::codec::stored::TOUCH_KEY;
 
 use crate::group::Membership;
 use crate::log::Payload;
 use crate::network::{CALL_TIMEOUT, Request, Sim};
 use crate::port::ASK;
-use crate::transactions::Holder;
+use crate::transactions::{Holder, TIMEOUT};
 use crate::world::{Code, World};
 
 const fn transactional(name: &'static str, backoff_millis: u64) -> Request {
@@ -23,10 +24,15 @@ const fn transactional(name: &'static str, backoff_millis: u64) -> Request {
         timeout: CALL_TIMEOUT,
         backoff: Duration::from_millis(backoff_millis),
         to_coordinator: true,
+        breaks: None,
     }
 }
 
 type Queued = (Payload, Option<usize>);
+
+fn is_touch((payload, _): &Queued) -> bool {
+    payload.key.as_deref() == Some(TOUCH_KEY) && payload.value.is_none()
+}
 
 pub struct Producer {
     sim: Sim,
@@ -34,9 +40,17 @@ pub struct Producer {
     holder: Option<Holder>,
     /// A deciding request had no answer since the client was made.
     is_suspect: bool,
+    /// How often the connections of the process had broken when it was initialised.
+    breaks: u64,
     queue: BTreeMap<Partition, Vec<Queued>>,
     batches: u64,
+    /// Carries a transaction through the death of the broker.
+    is_steadfast: bool,
 }
+
+/// Longest wait of a steadfast producer for a call, and the time-out of its transactions.
+const STEADFAST: Duration = Duration::from_secs(120);
+const STEADFAST_TRANSACTION: Duration = Duration::from_secs(300);
 
 impl Producer {
     pub fn new(sim: Sim, transactional_id: &str) -> Self {
@@ -45,8 +59,47 @@ impl Producer {
             marks: Marks::new(transactional_id.to_owned()),
             holder: None,
             is_suspect: false,
+            breaks: 0,
             queue: BTreeMap::new(),
             batches: 0,
+            is_steadfast: false,
+        }
+    }
+
+    pub fn steadfast(sim: Sim, transactional_id: &str) -> Self {
+        Self {
+            is_steadfast: true,
+            ..Self::new(sim, transactional_id)
+        }
+    }
+
+    /// A request of an open transaction.
+    fn inside(&self, request: Request) -> Request {
+        if self.is_steadfast {
+            return Request {
+                timeout: STEADFAST,
+                ..request
+            };
+        }
+        Request {
+            breaks: Some(self.breaks),
+            ..request
+        }
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        !self.is_steadfast && self.is_broken()
+    }
+
+    fn is_broken(&self) -> bool {
+        self.sim.world().processes[self.sim.process].breaks != self.breaks
+    }
+
+    /// A moment at which the broker may die.
+    fn tempt(&self, likelihood: f64) {
+        let mut world = self.sim.world();
+        if world.chance(likelihood) {
+            world.kill_broker();
         }
     }
 
@@ -61,6 +114,7 @@ impl Producer {
         } else {
             transactional("AddPartitionsToTxn", 100)
         };
+        let request = self.inside(request);
         let execute = move |world: &mut World| world.add(&holder, &partitions);
         self.sim.call(request, &mut self.is_suspect, execute)
     }
@@ -72,7 +126,7 @@ impl Producer {
         let request = Request {
             name: "Produce",
             to_coordinator: false,
-            ..ASK
+            ..self.inside(ASK)
         };
         let execute = move |world: &mut World| world.produce(&holder, partition, batch, &payloads);
         let base = self.sim.call(request, &mut false, execute)?;
@@ -98,7 +152,7 @@ impl port::Producer for Producer {
     }
 
     fn is_trusted(&self) -> bool {
-        self.holder.is_some() && !self.is_suspect
+        self.holder.is_some() && !self.is_suspect && !self.is_broken()
     }
 
     fn retire(&mut self) {
@@ -109,7 +163,13 @@ impl port::Producer for Producer {
         self.retire();
         let id = self.marks.transactional_id().to_owned();
         let request = transactional("InitProducerId", 500);
-        let execute = move |world: &mut World| world.initialise(&id);
+        let timeout = if self.is_steadfast {
+            STEADFAST_TRANSACTION
+        } else {
+            TIMEOUT
+        };
+        let execute = move |world: &mut World| world.initialise(&id, timeout);
+        self.breaks = self.sim.world().processes[self.sim.process].breaks;
         let holder = self.sim.call(request, &mut false, execute);
         let attempt = "take over the transactional id";
         let failed = |code| Error::new(attempt, format!("{code:?}"), Reaction::Recover);
@@ -150,6 +210,16 @@ impl port::Producer for Producer {
         };
         let mut queue: Vec<(Partition, Vec<Queued>)> =
             std::mem::take(&mut self.queue).into_iter().collect();
+        let is_repair = queue.iter().flat_map(|(_, queued)| queued).any(is_touch);
+        let faults = self.sim.world().faults;
+        let danger = if is_repair {
+            let mut world = self.sim.world();
+            let id = self.marks.transactional_id().to_owned();
+            world.repairs.insert(id, self.sim.process);
+            faults.broker_in_repair
+        } else {
+            faults.broker_in_transaction / 3.0
+        };
         self.sim.world().dice.shuffle(&mut queue);
         // Partitions are added as their first records are sent, some of them later than others.
         let cut = self.sim.world().dice.usize(0..=queue.len());
@@ -162,8 +232,13 @@ impl port::Producer for Producer {
             let partitions = part.iter().map(|(partition, _)| *partition).collect();
             self.add(partitions).map_err(failed)?;
             for (partition, queued) in part {
+                self.tempt(danger);
                 found.extend(self.produce(partition, queued).map_err(failed)?);
             }
+        }
+        self.tempt(danger);
+        if self.is_in_doubt() {
+            return Err(failed(Code::Broken));
         }
         found.sort_unstable();
         Ok(found.into_iter().map(|(_, offset)| offset).collect())
@@ -200,7 +275,10 @@ impl port::Producer for Producer {
     fn end(&mut self, commit: bool) -> Result<(), Error> {
         let holder = self.holder();
         let execute = move |world: &mut World| world.end(&holder, commit);
-        let request = transactional("EndTxn", 100);
+        let mut request = transactional("EndTxn", 100);
+        if self.is_steadfast {
+            request.timeout = STEADFAST;
+        }
         self.sim
             .call(request, &mut self.is_suspect, execute)
             .map_err(|code| {

@@ -114,6 +114,9 @@ impl World {
         }
         let pause = self.millis(200..6000);
         self.schedule(pause, Event::Publish);
+        if self.is_broker_gone() {
+            return;
+        }
         let key = rule_key(&mut self.dice);
         let parsed = RuleKey::parse(&key).expect("a rule key");
         self.rules.published += 1;

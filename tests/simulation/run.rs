@@ -47,6 +47,10 @@ fn faults(dice: &mut Rng) -> Faults {
         late_marker: kind(0.02, 0.3),
         shuffle: kind(0.2, 0.8),
         nemesis: kind(0.05, 0.3),
+        broker: kind(0.01, 0.05),
+        broker_in_transaction: kind(0.005, 0.02),
+        broker_after_end: kind(0.01, 0.05),
+        broker_in_repair: kind(0.05, 0.2) * env_factor(),
     }
 }
 
@@ -77,6 +81,9 @@ pub fn run(seed: u64, directory: &Path, keeps_history: bool) -> Outcome {
     let shared = Shared::new(world);
     for _ in 0..dice.u32(1..4) {
         cluster::add(&shared, directory, window);
+    }
+    if dice.u32(0..6) == 0 {
+        cluster::add_twin(&shared, directory, window);
     }
     let result = through_trouble(&shared, trouble, window).and_then(|()| to_rest(&shared, window));
     let world = shared.world();
@@ -145,7 +152,11 @@ fn to_rest(shared: &Arc<Shared>, window: Duration) -> Result<(), String> {
             continue;
         }
         look_at = now + Duration::from_secs(1);
-        match oracle::check(shared, window)? {
+        let unfinished = oracle::check(shared, window)?.or_else(|| {
+            let has_duel = shared.world().has_duel();
+            has_duel.then(|| "two processes live with one identity".to_owned())
+        });
+        match unfinished {
             None => return Ok(()),
             Some(unfinished) if now >= deadline => {
                 let group = shared.world().members();
@@ -153,5 +164,13 @@ fn to_rest(shared: &Arc<Shared>, window: Duration) -> Result<(), String> {
             }
             Some(_) => {}
         }
+    }
+}
+
+fn env_factor() -> f64 {
+    if std::env::var("NOREPAIR").is_ok() {
+        0.0
+    } else {
+        1.0
     }
 }

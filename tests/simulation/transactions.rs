@@ -13,7 +13,7 @@ use crate::group::Membership;
 use crate::log::Payload;
 use crate::world::{Code, Event, World};
 
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub const TIMEOUT: Duration = Duration::from_secs(10);
 const SCAN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +37,12 @@ pub struct Transactional {
     pub state: State,
     pub number: u64,
     begun: Duration,
-    partitions: BTreeSet<Partition>,
-    has_offsets: bool,
+    timeout: Duration,
+    /// Where its markers are still to be written.
+    pub partitions: BTreeSet<Partition>,
+    pub has_offsets: bool,
+    /// Of which partitions it sends offsets.
+    pub sent: BTreeSet<Partition>,
 }
 
 /// A producer as its requests name it.
@@ -51,7 +55,7 @@ pub struct Holder {
 
 impl World {
     /// `InitProducerId`.
-    pub fn initialise(&mut self, id: &str) -> Result<Holder, Code> {
+    pub fn initialise(&mut self, id: &str, timeout: Duration) -> Result<Holder, Code> {
         let next = self.transactional.len() as u64;
         let now = self.now;
         let known = self
@@ -63,8 +67,10 @@ impl World {
                 state: State::Empty,
                 number: 0,
                 begun: now,
+                timeout,
                 partitions: BTreeSet::new(),
                 has_offsets: false,
+                sent: BTreeSet::new(),
             });
         match known.state {
             State::Ending { .. } => Err(Code::Concurrent),
@@ -76,6 +82,7 @@ impl World {
             State::Empty | State::Ended { .. } => {
                 known.epoch += 1;
                 known.state = State::Empty;
+                known.timeout = timeout;
                 let holder = Holder {
                     id: id.to_owned(),
                     producer: known.producer,
@@ -111,6 +118,7 @@ impl World {
                 known.begun = now;
                 known.partitions.clear();
                 known.has_offsets = false;
+                known.sent.clear();
                 is_new = true;
             }
         }
@@ -160,7 +168,9 @@ impl World {
             return Err(Code::InvalidTransactionState);
         }
         let number = known.number;
-        let pending = self.group.pending.entry(number).or_default();
+        known.sent.extend(offsets.iter().map(|(at, _)| *at));
+        let of = (known.producer, number);
+        let pending = self.group.pending.entry(of).or_default();
         pending.extend(offsets.iter().copied());
         self.note(|| format!("transaction {number}: offsets {offsets:?}"));
         Ok(())
@@ -184,24 +194,23 @@ impl World {
     fn decide(&mut self, id: &str, commit: bool) {
         let known = self.transactional.get_mut(id).expect("it has one open");
         known.state = State::Ending { commit };
+        self.repairs.remove(id);
         let transaction = known.number;
-        let mut places: Vec<Option<Partition>> =
-            known.partitions.iter().copied().map(Some).collect();
-        if known.has_offsets {
-            places.push(None);
-        }
         if commit {
             let next = self.commits.len() as u64 + 1;
             self.commits.insert(transaction, next);
         }
         self.note(|| format!("transaction {transaction} of {id}: commit {commit}"));
-        if places.is_empty() {
-            self.transactional
-                .get_mut(id)
-                .expect("it has one open")
-                .state = State::Ended { commit };
+        self.send_markers(id);
+        if self.chance(self.faults.broker_after_end) {
+            let delay = self.millis(0..5);
+            self.schedule(delay, Event::BrokerDies);
         }
-        for place in places {
+    }
+
+    /// Sends the markers on their ways that are still to be written.
+    pub fn send_markers(&mut self, id: &str) {
+        for place in self.unmarked(id) {
             let is_late = self.chance(self.faults.late_marker);
             let delay = if is_late {
                 self.millis(20..2500)
@@ -210,41 +219,78 @@ impl World {
             };
             let event = Event::Marker {
                 id: id.to_owned(),
-                transaction,
                 place,
+                broker: self.broker.deaths,
             };
             self.schedule(delay, event);
         }
+        self.end_if_marked(id);
     }
 
-    /// A marker arrives; `None` is the partition of the group's offsets.
-    pub fn mark(&mut self, id: &str, transaction: u64, place: Option<Partition>) {
-        let timestamp = self.wall_millis();
+    /// Where markers are still to be written; `None` is the partition of the group's offsets.
+    pub fn unmarked(&self, id: &str) -> Vec<Option<Partition>> {
+        let known = &self.transactional[id];
+        let partitions = known.partitions.iter().copied().map(Some);
+        partitions
+            .chain(known.has_offsets.then_some(None))
+            .collect()
+    }
+
+    fn end_if_marked(&mut self, id: &str) {
         let known = self.transactional.get_mut(id).expect("it has one ending");
+        if let State::Ending { commit } = known.state
+            && known.partitions.is_empty()
+            && !known.has_offsets
+        {
+            known.state = State::Ended { commit };
+        }
+    }
+
+    /// A marker arrives.
+    pub fn mark(&mut self, id: &str, place: Option<Partition>) {
+        let timestamp = self.wall_millis();
+        let known = &self.transactional[id];
         let State::Ending { commit } = known.state else {
             unreachable!("a transaction ends when all its markers are there");
         };
+        let (producer, transaction) = (known.producer, known.number);
         if let Some(partition) = place {
-            known.partitions.remove(&partition);
             let log = self.logs.get_mut(&partition).expect("a known partition");
-            log.mark(known.producer, transaction, commit, timestamp);
+            log.mark(producer, commit, timestamp);
         } else {
-            known.has_offsets = false;
-            self.group.mark(transaction, commit);
+            self.group.mark(producer, transaction, commit);
+            if self.broker.lost.contains(&transaction) {
+                let sent = self.transactional[id].sent.iter();
+                self.group.disturbed.extend(sent);
+            }
         }
-        if known.partitions.is_empty() && !known.has_offsets {
-            known.state = State::Ended { commit };
-        }
+        self.forget_marker(id, place);
+    }
+
+    /// The coordinator takes this marker for written.
+    pub fn forget_marker(&mut self, id: &str, place: Option<Partition>) {
+        let known = self.transactional.get_mut(id).expect("it has one ending");
+        match place {
+            Some(partition) => known.partitions.remove(&partition),
+            None => std::mem::take(&mut known.has_offsets),
+        };
+        self.end_if_marked(id);
     }
 
     /// Aborts what has been open for too long, with a new epoch.
     pub fn expire_transactions(&mut self) {
         self.schedule(SCAN, Event::Timeouts);
+        if !self.is_broker_gone() {
+            self.abort_expired();
+        }
+    }
+
+    pub fn abort_expired(&mut self) {
         let now = self.now;
         let expired: Vec<String> = self
             .transactional
             .iter()
-            .filter(|(_, known)| known.state == State::Ongoing && now > known.begun + TIMEOUT)
+            .filter(|(_, known)| known.state == State::Ongoing && now > known.begun + known.timeout)
             .map(|(id, _)| id.clone())
             .collect();
         for id in expired {
@@ -258,7 +304,7 @@ impl World {
     /// Offsets of the group as the coordinators have decided them, markers or not.
     pub fn decided_offsets(&self) -> BTreeMap<Partition, i64> {
         let mut offsets = self.group.offsets.clone();
-        for (transaction, pending) in &self.group.pending {
+        for ((_, transaction), pending) in &self.group.pending {
             if self.commits.contains_key(transaction) {
                 offsets.extend(pending);
             }

@@ -11,6 +11,7 @@ use settle::broker::monitor::Members;
 use settle::broker::{Partition, Topic};
 use settle::clock;
 
+use crate::broker::Broker;
 use crate::group::{Client, Group};
 use crate::log::{Log, Payload};
 use crate::payments::Feed;
@@ -31,6 +32,8 @@ pub enum Code {
     NotCoordinator,
     /// No answer in time.
     TimedOut,
+    /// Given up, since the connection broke.
+    Broken,
 }
 
 /// How likely trouble is: per request, unless it says otherwise.
@@ -53,6 +56,14 @@ pub struct Faults {
     pub shuffle: f64,
     /// A record of the nemesis: per second.
     pub nemesis: f64,
+    /// The broker dies: per second.
+    pub broker: f64,
+    /// The broker dies: per transaction that is delivered.
+    pub broker_in_transaction: f64,
+    /// The broker dies right after a transaction was decided: per transaction.
+    pub broker_after_end: f64,
+    /// The broker dies: per request of a transaction that ends another one again.
+    pub broker_in_repair: f64,
 }
 
 pub enum Event {
@@ -62,9 +73,12 @@ pub enum Event {
     Sessions,
     Marker {
         id: String,
-        transaction: u64,
         place: Option<Partition>,
+        /// Lost with the broker that was to write it, unless it is still that one.
+        broker: u64,
     },
+    BrokerDies,
+    BrokerReturns,
     Timeouts,
     Monitor,
     Late(Box<dyn FnOnce(&mut World) + Send>),
@@ -81,6 +95,10 @@ pub enum Event {
     reason = "any of them can be true with any other"
 )]
 pub struct Process {
+    /// Its number, or that of the process whose identity it has by mistake.
+    pub identity: usize,
+    /// It has stopped because of another one with its identity: a person must act.
+    pub retired: bool,
     pub running: bool,
     pub frozen: bool,
     /// No request of its arrives before this.
@@ -90,6 +108,10 @@ pub struct Process {
     pub doomed: bool,
     /// To be told to stop.
     pub leaving: bool,
+    /// How often its connections broke.
+    pub breaks: u64,
+    /// Its connections are broken, and it will notice when it uses them.
+    pub breaks_unnoticed: bool,
 }
 
 pub struct World {
@@ -101,9 +123,14 @@ pub struct World {
     pub commits: BTreeMap<u64, u64>,
     pub last_transaction: u64,
     pub coordinator_gone_until: Duration,
+    pub broker: Broker,
+    /// Transactional ids with a transaction that ends another one again, by process.
+    pub repairs: BTreeMap<String, usize>,
     pub group: Group,
     pub clients: Vec<Client>,
     pub processes: Vec<Process>,
+    /// The process that has the identity of the first one.
+    pub twin: Option<usize>,
     /// Processes whose time to start has come.
     pub starting: BTreeSet<usize>,
     pub faults: Faults,
@@ -138,9 +165,12 @@ impl World {
             commits: BTreeMap::new(),
             last_transaction: 0,
             coordinator_gone_until: Duration::ZERO,
+            broker: Broker::default(),
+            repairs: BTreeMap::new(),
             group: Group::new(consumed.flat_map(partitions).collect()),
             clients: Vec::new(),
             processes: Vec::new(),
+            twin: None,
             starting: BTreeSet::new(),
             faults: Faults::default(),
             healed: false,
@@ -243,11 +273,13 @@ impl World {
             Event::Heartbeat(client) => self.heartbeat(client),
             Event::Round => self.round(),
             Event::Sessions => self.expire_sessions(),
-            Event::Marker {
-                id,
-                transaction,
-                place,
-            } => self.mark(&id, transaction, place),
+            Event::Marker { id, place, broker } => {
+                if broker == self.broker.deaths {
+                    self.mark(&id, place);
+                }
+            }
+            Event::BrokerDies => self.kill_broker(),
+            Event::BrokerReturns => self.return_broker(),
             Event::Timeouts => self.expire_transactions(),
             Event::Monitor => self.monitor(),
             Event::Late(request) => request(self),
@@ -262,7 +294,23 @@ impl World {
 
     pub fn is_reachable(&self, process: usize) -> bool {
         let process = &self.processes[process];
-        process.running && !process.frozen && self.now >= process.cut_until
+        let is_up = process.running && !process.frozen && self.now >= process.cut_until;
+        is_up && !self.is_broker_gone()
+    }
+
+    /// Whether the process shares its identity with another.
+    pub fn is_twin(&self, process: usize) -> bool {
+        self.twin
+            .is_some_and(|twin| process == 0 || process == twin)
+    }
+
+    pub fn twin_is_retired(&self) -> bool {
+        self.twin.is_none_or(|twin| self.processes[twin].retired)
+    }
+
+    /// Two processes that still share one identity, neither of which has stopped because of it.
+    pub fn has_duel(&self) -> bool {
+        self.twin.is_some() && !self.processes[0].retired && !self.twin_is_retired()
     }
 
     /// Tells every process who is a member of the group, and has it balanced again when a partition
@@ -274,7 +322,8 @@ impl World {
         }
         let members = self.group.members.values();
         let ids: BTreeSet<String> = members
-            .map(|member| transactional_id(self.clients[member.client].process))
+            .map(|member| self.clients[member.client].process)
+            .map(|process| transactional_id(self.processes[process].identity))
             .collect();
         for number in 0..self.processes.len() {
             if self.is_reachable(number) {
@@ -296,6 +345,9 @@ impl World {
     /// Trouble that no request starts.
     fn nemesis(&mut self) {
         self.schedule(Duration::from_secs(1), Event::Nemesis);
+        if self.chance(self.faults.broker) {
+            self.kill_broker();
+        }
         if !self.chance(self.faults.nemesis) {
             return;
         }
@@ -337,6 +389,6 @@ impl World {
 }
 
 /// The transactional id of the one worker of a process.
-pub fn transactional_id(process: usize) -> String {
-    format!("settle:i{process}-0")
+pub fn transactional_id(identity: usize) -> String {
+    format!("settle:i{identity}-0")
 }

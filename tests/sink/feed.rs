@@ -1,5 +1,6 @@
 //! The topics of one pipeline, written as the service writes them: in transactions.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chaos::cluster::names::Names;
@@ -145,6 +146,7 @@ impl Feed {
                 .into(),
             topics: settle::broker::Names::new(topics.map(Clone::clone)),
             batch_bytes_max: usize::MAX,
+            first_seen: Arc::default(),
         }
     }
 

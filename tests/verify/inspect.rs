@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use crate::line::{Line, PARTITIONS};
 
-const DAY: &str = "2025-05-26";
+pub const DAY: &str = "2025-05-26";
 
-fn settle(line: &Line, arguments: &[&str]) -> Output {
+pub fn settle(line: &Line, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_settle"))
         .args(arguments)
         .arg("--config")
@@ -19,19 +19,24 @@ fn settle(line: &Line, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-fn text(line: &Line, arguments: &[&str]) -> String {
+pub fn text(line: &Line, arguments: &[&str]) -> String {
     let output = settle(line, arguments);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {errors}");
-    String::from_utf8(output.stdout).unwrap()
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{arguments:?}: {told}{errors}"
+    );
+    told
 }
 
-fn json(line: &Line, arguments: &[&str]) -> Value {
+pub fn json(line: &Line, arguments: &[&str]) -> Value {
     let with_json = [arguments, &["--output", "json"]].concat();
     serde_json::from_str(&text(line, &with_json)).unwrap()
 }
 
-fn message(id: &str, value: &str) -> Message {
+pub fn message(id: &str, value: &str) -> Message {
     Message {
         key: Some(id.as_bytes().to_vec()),
         value: Some(value.as_bytes().to_vec()),
@@ -40,7 +45,7 @@ fn message(id: &str, value: &str) -> Message {
     }
 }
 
-fn payment(id: &str, amount: i64) -> Message {
+pub fn payment(id: &str, amount: i64) -> Message {
     message(
         id,
         &format!(

@@ -17,5 +17,7 @@ mod inspect;
 #[path = "../pipeline/line.rs"]
 mod line;
 mod live;
+mod operator;
+mod replay;
 #[path = "../pipeline/turn.rs"]
 mod turn;

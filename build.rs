@@ -1,0 +1,16 @@
+//! Has the linker put functions of `src/broker/leaders.rs` in the place of librdkafka's.
+
+#![expect(
+    clippy::disallowed_macros,
+    reason = "how a build script speaks to Cargo"
+)]
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    for function in [
+        "rd_kafkap_leader_discovery_set_CurrentLeader",
+        "rd_kafka_metadata_update_op",
+    ] {
+        println!("cargo::rustc-link-arg-bins=-Wl,--wrap={function}");
+    }
+}

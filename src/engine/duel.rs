@@ -1,0 +1,68 @@
+//! Whether another live process has this one's identity.
+//!
+//! A takeover of the transactional id, or of the place in the group, is weather: a late request, a
+//! transaction that timed out, a request to join that was repeated. Two processes that take the
+//! same things from each other do not stop.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Who takes a transactional id over while a transaction is open has to initialise again when that
+/// one has ended, so one takeover can be noticed several times within this time.
+const ONE_TAKEOVER: Duration = Duration::from_secs(5);
+
+/// Takeovers count together within this time.
+const WHILE: Duration = Duration::from_secs(60);
+
+/// Takeovers of late.
+pub struct Duel {
+    /// So many within [`WHILE`] are too many.
+    limit: usize,
+    takeovers: VecDeque<Duration>,
+}
+
+impl Duel {
+    pub fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            takeovers: VecDeque::new(),
+        }
+    }
+
+    /// There was a takeover at `now` (process clock). `true` when there have been too many.
+    pub fn is_fought(&mut self, now: Duration) -> bool {
+        let is_old = |at: &Duration| now.saturating_sub(*at) >= WHILE;
+        while self.takeovers.front().is_some_and(is_old) {
+            self.takeovers.pop_front();
+        }
+        let last = self.takeovers.back();
+        if last.is_none_or(|last| now.saturating_sub(*last) >= ONE_TAKEOVER) {
+            self.takeovers.push_back(now);
+        }
+        self.takeovers.len() >= self.limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which of the takeovers at these seconds is one too many.
+    fn fought(seconds: &[u64]) -> Option<usize> {
+        let mut duel = Duel::new(3);
+        let mut times = seconds.iter().map(|at| Duration::from_secs(*at));
+        times.position(|at| duel.is_fought(at))
+    }
+
+    #[test]
+    fn the_third_takeover_of_a_minute_is_a_duel() {
+        assert_eq!(fought(&[0, 20, 40]), Some(2));
+        assert_eq!(fought(&[0, 30, 60, 90, 120]), None);
+    }
+
+    #[test]
+    fn what_is_noticed_within_five_seconds_is_one_takeover() {
+        assert_eq!(fought(&[0, 1, 2, 3, 4]), None);
+        assert_eq!(fought(&[0, 4, 8, 12, 16]), Some(4));
+    }
+}
