@@ -41,7 +41,7 @@ const DEFAULT_FILE: &str = "settle.toml";
 enum Error {
     #[error(transparent)]
     Config(#[from] Errors),
-    #[error(transparent)]
+    #[error("{RUST_LOG}: {0}")]
     Telemetry(#[from] telemetry::Error),
     #[error(transparent)]
     Topics(#[from] crate::topics::Error),
