@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::cli::health::HealthArguments;
+use crate::cli::manual::{CompletionsArguments, ManArguments};
 use crate::exit;
 use crate::telemetry;
 
@@ -72,6 +74,12 @@ pub(super) enum Command {
     /// Look at the messages that are no payments, or send one again
     #[command(subcommand, arg_required_else_help = true)]
     DeadLetters(LettersCommand),
+    /// Ask the instance of this configuration whether it is ready; exit code 1 means no
+    Health(HealthArguments),
+    /// Print the completions of a shell
+    Completions(CompletionsArguments),
+    /// Print the manual page settle(1), or write the pages of all commands
+    Man(ManArguments),
 }
 
 const STATUS: &str = "\

@@ -6,7 +6,9 @@
 mod arguments;
 mod config;
 mod explain;
+mod health;
 mod letters;
+mod manual;
 mod rules;
 mod run;
 mod state;
@@ -112,9 +114,14 @@ fn print(text: &str) -> Result<(), Error> {
 }
 
 fn execute(arguments: &Arguments, environment: &[(String, String)]) -> Result<Exit, Error> {
-    if let Command::Config(ConfigCommand::Default) = arguments.command {
-        print(&default_file())?;
-        return Ok(Exit::Clean);
+    match &arguments.command {
+        Command::Config(ConfigCommand::Default) => {
+            print(&default_file())?;
+            return Ok(Exit::Clean);
+        }
+        Command::Completions(wanted) => return manual::completions(wanted),
+        Command::Man(wanted) => return manual::man(wanted),
+        _ => {}
     }
     let loaded = load(arguments.config.as_deref(), environment)?;
     match &arguments.command {
@@ -132,7 +139,9 @@ fn execute(arguments: &Arguments, environment: &[(String, String)]) -> Result<Ex
             print(&loaded.dump())?;
             Ok(Exit::Clean)
         }
-        Command::Config(_) => config::check(&loaded),
+        // Completions and manual have been answered above.
+        Command::Config(_) | Command::Completions(_) | Command::Man(_) => config::check(&loaded),
+        Command::Health(wanted) => health::execute(wanted, &loaded),
         Command::Topics(command) => {
             start_logging(arguments, environment, &loaded, None)?;
             topics::execute(command, &loaded)

@@ -160,6 +160,8 @@ impl Loader<'_> {
                         continue;
                     }
                     Some(_) if is_empty(entry) => continue,
+                    // Of what is overridden, the file need not be there.
+                    Some(_) if std::ptr::eq(layer, file) && gives(environment, name) => continue,
                     Some(_) => self.content(entry, &path),
                     None => Some(entry.clone()),
                 };
@@ -180,6 +182,12 @@ impl Loader<'_> {
         }
         merged
     }
+}
+
+/// Whether a layer says what a property is, in either form.
+fn gives(layer: &Layer, property: &str) -> bool {
+    let twin = layer.properties.get(&format!("{property}_file"));
+    layer.properties.contains_key(property) || twin.is_some_and(|twin| !is_empty(twin))
 }
 
 fn property(name: &str, entry: &Entry) -> Result<String, String> {

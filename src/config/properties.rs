@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::secret::{REDACTED, Secret};
 
 /// Refused names, `*` for any ending, with the reason. Aliases that librdkafka knows are refused with what they stand for.
-const REFUSED: &[(&str, &str)] = &[
+pub const REFUSED: &[(&str, &str)] = &[
     ("bootstrap.servers", "set kafka.bootstrap_servers"),
     ("metadata.broker.list", "set kafka.bootstrap_servers"),
     ("client.id", "it carries the address of the instance"),

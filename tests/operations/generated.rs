@@ -3,6 +3,9 @@
 use std::fmt::Write;
 use std::fs;
 
+use settle::config::default_file;
+use settle::config::keys::{Fallback, KEYS, Key, PROPERTIES, PROPERTIES_DOC, SECTIONS, variable};
+use settle::config::properties::REFUSED;
 use settle::metrics::{ALL, Kind, Metric, Unit};
 
 use crate::{dashboards, files};
@@ -74,4 +77,83 @@ fn row(metric: &Metric) -> String {
         metric.help.to_owned(),
     ];
     format!("| {} |", cells.join(" | "))
+}
+
+/// What stands above the generated part of `docs/configure.md`.
+const GENERATED: &str = "\n## Reference\n";
+
+#[test]
+fn generated_reference_of_the_configuration_is_that_of_the_registry() {
+    let page = files::read("docs/configure.md");
+    let (written, _) = page.split_once(GENERATED).unwrap();
+    let mut text = format!("{written}{GENERATED}");
+    text.push_str(
+        "\nGenerated from `src/config/keys.rs` and `src/config/properties.rs`. The variable of a key is `SETTLE_`, the section, `__` and the \
+         key, in capitals.\n",
+    );
+    for (section, doc) in SECTIONS {
+        let mut keys = KEYS
+            .iter()
+            .filter(|key| key.section() == *section)
+            .peekable();
+        let first = keys.peek().unwrap();
+        write!(
+            text,
+            "\n### `[{section}]`\n\n{doc} As a variable: `{}`.\n\n| key | type | default | meaning |\n| --- | --- | --- | --- |\n",
+            variable(first.path)
+        )
+        .unwrap();
+        for key in keys {
+            writeln!(text, "{}", row_of_key(key)).unwrap();
+        }
+    }
+    write!(
+        text,
+        "\n### `[{PROPERTIES}]`\n\n{PROPERTIES_DOC}\n\n| refused | reason |\n| --- | --- |\n"
+    )
+    .unwrap();
+    for (name, reason) in REFUSED {
+        writeln!(text, "| `{name}` | {reason} |").unwrap();
+    }
+    check("docs/configure.md", &text);
+}
+
+/// The row that stands for a key.
+fn row_of_key(key: &Key) -> String {
+    let kind = format!("{:?}", key.kind);
+    let kind = match kind.split(|c: char| !c.is_alphabetic()).next().unwrap() {
+        "Text" => "text",
+        "Topic" => "topic name",
+        "List" => "list of texts",
+        "Flag" => "true or false",
+        "Integer" => "integer",
+        "Duration" => "duration",
+        "Size" => "size",
+        other => panic!("{}: say what {other} is", key.path),
+    };
+    let default = match key.default {
+        Fallback::Text("") if kind == "list of texts" => "`[]`".to_owned(),
+        Fallback::Text(text) => format!("`{text}`"),
+        Fallback::SameAs(other) => format!("as `{other}`"),
+        Fallback::Unset { .. } => "not set".to_owned(),
+    };
+    let bounds = bounds(key).map_or_else(String::new, |bounds| format!(", {bounds}"));
+    format!(
+        "| `{}` | {kind}{bounds} | {default} | {} |",
+        key.name(),
+        key.doc
+    )
+}
+
+/// What the default file says behind the meaning of a key, such as "1 to 64".
+fn bounds(key: &Key) -> Option<String> {
+    let file = default_file();
+    let words: Vec<&str> = file
+        .lines()
+        .map(|line| line.trim_start_matches('#').trim())
+        .collect();
+    let words = words.join(" ");
+    let (_, after) = words.split_once(key.doc).unwrap();
+    let (bounds, _) = after.strip_prefix(" (")?.split_once(')')?;
+    Some(bounds.to_owned())
 }

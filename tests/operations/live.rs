@@ -1,10 +1,12 @@
 //! One run with everything that can be seen: load, dead letters, an outage of the rule service, an upstream that leaves
 //! a transaction open, a database that goes away, a kill, a takeover, a restore, brokers that stand still. Afterwards
 //! every query of every dashboard has data, every registered metric has been scraped, and every diagnosis of a runbook
-//! has been carried out, the page tells the truth, and every log line is as documented.
+//! and every command of the pages that lead through something has been carried out. The page tells the truth, and every
+//! log line is as documented.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -23,7 +25,7 @@ use serde_json::Value;
 use settle::metrics::ALL;
 
 use crate::prometheus::{INTERVAL, Prometheus};
-use crate::{dashboards, logs, page, rules};
+use crate::{dashboards, logs, page, rules, walkthrough};
 
 const LIMIT: Duration = Duration::from_secs(90);
 const PAYMENTS_PER_SECOND: u32 = 600;
@@ -274,10 +276,6 @@ impl Scene {
             .cluster
             .postgres()
             .url_of(&self.pipeline.names.database);
-        let binary = std::path::Path::new(env!("CARGO_BIN_EXE_settle"))
-            .parent()
-            .unwrap();
-        let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
         let mut done = BTreeSet::new();
         for (page, command) in rules::diagnoses() {
             let here = command
@@ -292,7 +290,7 @@ impl Scene {
             let run = Command::new("bash")
                 .args(["-o", "pipefail", "-c", &here])
                 .current_dir(&directory)
-                .env("PATH", &path)
+                .env("PATH", path())
                 .env("DATABASE_URL", &database)
                 .output()
                 .unwrap();
@@ -302,6 +300,56 @@ impl Scene {
         }
         assert!(done.len() > 10, "{done:?}");
     }
+
+    /// Goes through the pages that lead somebody through something, on the first instance. What systemd does with
+    /// `stop` and `start` happens to all of them: pages say so of whole installations.
+    fn walk_through(&mut self) {
+        let directory = self.pipeline.cluster.directory().join("runbooks");
+        let options = self.pipeline.instances[0].options();
+        let here = [
+            ("http://127.0.0.1:8080", self.pipeline.instances[0].http()),
+            (
+                "/var/lib/settle",
+                options.state_directory().display().to_string(),
+            ),
+        ];
+        let name = &self.pipeline.names.database;
+        let environment = BTreeMap::from([
+            ("PATH".to_owned(), path()),
+            (
+                "DATABASE_URL".to_owned(),
+                self.pipeline.cluster.postgres().url_of(name),
+            ),
+        ]);
+        for step in walkthrough::PAGES.into_iter().flat_map(walkthrough::steps) {
+            let instances = &mut self.pipeline.instances;
+            match step.command.as_str() {
+                "systemctl stop settle" => {
+                    for instance in instances {
+                        let status = instance.terminate(LIMIT).unwrap();
+                        assert!(status.success(), "{status}\n{}", instance.tail());
+                    }
+                }
+                "systemctl start settle" => {
+                    for instance in instances {
+                        instance.restart().unwrap();
+                    }
+                }
+                "systemctl restart settle" => {
+                    let status = instances[0].terminate(LIMIT).unwrap();
+                    assert!(status.success(), "{status}\n{}", instances[0].tail());
+                    instances[0].restart().unwrap();
+                }
+                _ => step.run(&directory, &here, &environment),
+            }
+        }
+    }
+}
+
+/// The program that is tested comes first.
+fn path() -> String {
+    let binary = Path::new(env!("CARGO_BIN_EXE_settle")).parent().unwrap();
+    format!("{}:{}", binary.display(), std::env::var("PATH").unwrap())
 }
 
 /// An expression as Grafana would send it, with everything chosen.
@@ -357,6 +405,8 @@ fn every_query_has_data_every_metric_is_scraped_and_every_diagnosis_works_in_a_r
         scene.began,
     );
     assert!(gap < 0.5, "{gap} records are not accounted for");
+    scene.walk_through();
+    settled::wait_settled(&scene.pipeline.run(), LIMIT).unwrap();
     scene.prometheus.keep();
 }
 

@@ -19,3 +19,4 @@ mod prometheus;
 mod rules;
 mod runbooks;
 mod unit;
+mod walkthrough;

@@ -1,17 +1,16 @@
 //! What the pages of the documentation name is there: metrics, panels, log lines, other pages.
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use settle::metrics::ALL;
 
 use crate::{dashboards, files};
 
-/// The runbooks and the page that leads to them.
+/// The runbooks and the pages that lead to them.
 fn pages() -> Vec<(String, String)> {
     let runbooks = files::list("docs/runbooks", "md");
-    let paths = runbooks
-        .into_iter()
-        .chain(["docs/monitoring.md".to_owned()]);
+    let paths = runbooks.into_iter().chain(files::list("docs", "md"));
     paths
         .map(|path| (path.clone(), files::read(&path)))
         .collect()
@@ -93,8 +92,39 @@ fn links_of_pages_lead_to_files() {
             .skip(1)
             .map(|rest| rest.split_once(')').unwrap().0);
         for target in targets {
-            let path = files::path(directory).join(target);
+            let (path, wanted) = target.split_once('#').unwrap_or((target, ""));
+            let path = match path {
+                "" => files::path(&page),
+                path => files::path(directory).join(path),
+            };
             assert!(path.exists(), "{page}: {target}");
+            if !wanted.is_empty() {
+                let text = fs::read_to_string(&path).unwrap();
+                let mut headings = text.lines().filter(|line| line.starts_with('#'));
+                let leads =
+                    headings.any(|line| anchor(line.trim_start_matches(['#', ' '])) == wanted);
+                assert!(leads, "{page}: {target}");
+            }
         }
+    }
+}
+
+/// The anchor of a heading, as GitHub makes it.
+fn anchor(heading: &str) -> String {
+    let kept = heading
+        .to_lowercase()
+        .replace(|c: char| !c.is_alphanumeric() && !"-_ ".contains(c), "");
+    kept.replace(' ', "-")
+}
+
+#[test]
+fn every_page_is_in_the_index() {
+    let index = files::read("docs/README.md");
+    for page in files::list("docs", "md") {
+        let name = page.strip_prefix("docs/").unwrap();
+        assert!(
+            name == "README.md" || index.contains(&format!("]({name})")),
+            "docs/README.md does not name {name}"
+        );
     }
 }

@@ -1,5 +1,8 @@
 //! How fast one instance with one worker settles a backlog when all rules are known.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -45,7 +48,36 @@ pub fn run(options: &BenchOptions) -> Result<()> {
         bench::tell(&report::proof(&proof));
         ensure!(proof.findings.hold(), "a promise is broken, see above");
     }
+    print_state(&pipeline.instances[0], options.payments, keys)
+}
+
+/// What the state takes on disk once all of it is there.
+fn print_state(instance: &Instance, payments: u64, keys: usize) -> Result<()> {
+    instance.terminate(STALLED)?;
+    for (kind, of, count) in [
+        ("ingest-", "payment id", payments),
+        ("settle-", "rule key", u64::try_from(keys)?),
+    ] {
+        let bytes = disk_bytes(&instance.options().state_directory(), kind)?;
+        bench::tell(&format!(
+            "  state on disk for a {of}: {:>width$} bytes",
+            bytes / count.max(1),
+            width = 34 - of.len()
+        ));
+    }
     Ok(())
+}
+
+/// Allocated bytes of the files whose names begin so.
+fn disk_bytes(directory: &Path, begin: &str) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(begin) {
+            bytes += entry.metadata()?.blocks() * 512;
+        }
+    }
+    Ok(bytes)
 }
 
 /// Looks how many settlements are stable, until nothing is left.
