@@ -94,6 +94,31 @@ fn picture(browser: &mut Browser, name: &str) {
     }
 }
 
+/// Tables with names and heads, nothing to press without a name, and a way past the head.
+fn without_eyes_and_mouse(browser: &mut Browser) {
+    let spoken = browser.spoken().unwrap();
+    let of = |role: &str| {
+        spoken
+            .iter()
+            .filter(|(found, _)| found == role)
+            .map(|(_, name)| name.as_str())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of("table").len(), 7, "{spoken:?}");
+    for role in ["table", "columnheader", "link", "heading", "image"] {
+        assert!(
+            !of(role).is_empty() && of(role).iter().all(|name| !name.is_empty()),
+            "{role}: {spoken:?}"
+        );
+    }
+    // The first key press offers the way past the head.
+    browser.press("Tab").unwrap();
+    assert_eq!(
+        browser.value("document.activeElement.className").unwrap(),
+        "skip"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_says_what_the_status_says_on_a_desk_and_on_a_phone() {
     let server = Server::start(troubled).await;
@@ -157,28 +182,7 @@ async fn the_page_says_what_the_status_says_on_a_desk_and_on_a_phone() {
         browser.value(wider).unwrap();
         assert_eq!(browser.value(FITS).unwrap(), false);
 
-        // To a screen reader: tables with names and heads, and nothing to press without a name.
-        let spoken = browser.spoken().unwrap();
-        let of = |role: &str| {
-            spoken
-                .iter()
-                .filter(|(found, _)| found == role)
-                .map(|(_, name)| name.as_str())
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(of("table").len(), 7, "{spoken:?}");
-        for role in ["table", "columnheader", "link", "heading", "image"] {
-            assert!(
-                !of(role).is_empty() && of(role).iter().all(|name| !name.is_empty()),
-                "{role}: {spoken:?}"
-            );
-        }
-        // The first key press offers the way past the head.
-        browser.press("Tab").unwrap();
-        assert_eq!(
-            browser.value("document.activeElement.className").unwrap(),
-            "skip"
-        );
+        without_eyes_and_mouse(&mut browser);
     });
     looked.await.unwrap();
 }

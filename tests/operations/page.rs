@@ -62,10 +62,6 @@ pub fn tells_the_truth(instances: &[Instance]) {
         };
         let settlements = counted("outcome=\"settlement\"");
         *sums.entry("settlement").or_default() += settlements;
-        let shown = |browser: &mut Browser, selector: &str| {
-            let script = format!("Number(document.querySelector('{selector}').dataset.value)");
-            browser.value(&script).unwrap().as_u64()
-        };
         for selector in [
             "svg.wide [data-rate=settlements]",
             "[data-outcome=Settlements] [data-value]",
@@ -94,33 +90,7 @@ pub fn tells_the_truth(instances: &[Instance]) {
         assert_eq!(browser.text("[data-show=lag]").unwrap(), "0");
 
         let status: Value = serde_json::from_str(&get(instance, "/api/status")).unwrap();
-        for (table, kind, owners) in [
-            ("ingest", "ingest", "sourceOwners"),
-            ("settle", "settle", "owners"),
-        ] {
-            for (partition, owner) in status[owners].as_object().unwrap() {
-                let owner = owner.as_str().unwrap();
-                let row = format!(
-                    "#{table} tbody tr:nth-child({})",
-                    partition.parse::<usize>().unwrap() + 1
-                );
-                if owner == other.address().to_string() {
-                    let link = format!("document.querySelector('{row} a').href");
-                    assert_eq!(browser.value(&link).unwrap(), format!("{}/", other.http()));
-                    continue;
-                }
-                let mut tasks = status["partitions"].as_array().unwrap().iter();
-                let own = tasks.find(|task| {
-                    task["kind"] == kind && task["partition"].to_string() == *partition
-                });
-                let position = own.unwrap()["position"].as_u64();
-                assert_eq!(
-                    shown(&mut browser, &format!("{row} td:nth-child(4)")),
-                    position,
-                    "{row}"
-                );
-            }
-        }
+        partitions_are_told(&mut browser, &status, other);
         let problems = browser.text("#problems tbody").unwrap();
         for part in [&status["workers"][0], &status["rules"], &status["sink"]] {
             let told = part["lastProblem"].as_str().unwrap_or_default();
@@ -130,4 +100,37 @@ pub fn tells_the_truth(instances: &[Instance]) {
         assert_eq!(browser.complaints(), [""; 0]);
     }
     assert!(sums.values().all(|count| *count > 0), "{sums:?}");
+}
+
+/// The raw value of the first element that a selector finds.
+fn shown(browser: &mut Browser, selector: &str) -> Option<u64> {
+    let script = format!("Number(document.querySelector('{selector}').dataset.value)");
+    browser.value(&script).unwrap().as_u64()
+}
+
+/// Own partitions with their positions, those of the other instance with a link to it.
+fn partitions_are_told(browser: &mut Browser, status: &Value, other: &Instance) {
+    for (table, kind, owners) in [
+        ("ingest", "ingest", "sourceOwners"),
+        ("settle", "settle", "owners"),
+    ] {
+        for (partition, owner) in status[owners].as_object().unwrap() {
+            let owner = owner.as_str().unwrap();
+            let number: usize = partition.parse().unwrap();
+            let row = format!("#{table} tbody tr:nth-child({})", number + 1);
+            if owner == other.address().to_string() {
+                let link = format!("document.querySelector('{row} a').href");
+                assert_eq!(browser.value(&link).unwrap(), format!("{}/", other.http()));
+                continue;
+            }
+            let mut tasks = status["partitions"].as_array().unwrap().iter();
+            let own = tasks.find(|task| task["kind"] == kind && task["partition"] == number);
+            let position = own.unwrap()["position"].as_u64();
+            assert_eq!(
+                shown(browser, &format!("{row} td:nth-child(4)")),
+                position,
+                "{row}"
+            );
+        }
+    }
 }
