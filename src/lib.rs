@@ -141,6 +141,7 @@
 //! | [`verify`] | proves from the committed topics that the promises hold; shares no decision with the above |
 //! | [`inspect`] | looks for an operator: payments, dead letters, instances, positions, rules |
 //! | [`operate`] | what an operator writes: a dead letter again, a rule |
+//! | [`positions`] | what an operator may decide about where partitions go on |
 //! | [`cli`] | the command line |
 //!
 //! # Simulation
@@ -148,8 +149,9 @@
 //! The engine sees Kafka through [`broker::port`], the rule service through [`rules::Service`] and
 //! time through [`clock`]. `tests/simulation` puts a broker in memory behind the first: producer
 //! epochs, transactions whose markers reach each partition at a time of its own, group generations,
-//! and requests that are lost, repeated or late as they are with librdkafka. One seed is one run of
-//! several processes on one thread: they die, freeze, lose files and run inside each other's
+//! and requests that are lost, repeated or late as they are with librdkafka. That broker dies, too,
+//! and comes back without some of its markers. One seed is one run of several processes on one
+//! thread: they die, freeze, lose files, share an identity by mistake and run inside each other's
 //! requests; then all heals, and everything must come to rest. Its oracle recomputes every promise
 //! from the raw logs. `tests/mutants/sim-*.patch` break the engine on purpose, each with the command
 //! that must notice.
@@ -172,6 +174,7 @@ pub mod inspect;
 pub mod metrics;
 pub mod notify;
 pub mod operate;
+pub mod positions;
 pub mod rules;
 pub mod sink;
 pub mod state;

@@ -92,6 +92,12 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "positions",
+        &[
+            "domain", "clock", "exit", "config", "codec", "broker", "topics", "engine",
+        ],
+    ),
+    (
         "cli",
         &[
             "clock",
@@ -105,6 +111,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "verify",
             "inspect",
             "operate",
+            "positions",
         ],
     ),
 ];

@@ -23,6 +23,9 @@ pub enum Stop {
 pub enum Reaction {
     /// Nothing has changed and the broker cannot be reached: try again later.
     Wait,
+    /// The broker says that a topic or partition is not there: as [`Reaction::Wait`], but not for
+    /// ever.
+    Missing,
     /// The fate of the open transaction is not known here: replace the producer, which decides
     /// it, and take up every task again from the log.
     Recover,
@@ -98,6 +101,9 @@ pub(super) fn transaction(attempt: &'static str, failure: &TransactionFailure) -
 pub(super) fn call(attempt: &'static str, error: &KafkaError) -> Error {
     let reaction = match error.rdkafka_error_code() {
         Some(code) if is_refusal(code) => Reaction::Stop(Stop::NotAllowed),
+        Some(Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicOrPartition) => {
+            Reaction::Missing
+        }
         _ => Reaction::Wait,
     };
     Error::new(attempt, error, reaction)
@@ -119,12 +125,11 @@ pub(super) fn poll(error: &KafkaError) -> Option<Error> {
             Reaction::Stop(Stop::NotAllowed),
         )),
         Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => Some(Error::new(
-            "read at the committed position",
-            format!(
-                "{error}: the log no longer holds the next record; records were deleted before \
-                 they were processed, or the topic was made anew"
-            ),
-            Reaction::Stop(Stop::Broken),
+            "read the next record",
+            format!("{error}: the log does not hold it; looking where the log begins and ends"),
+            // Whoever takes the tasks up again compares each position with its log, and refuses
+            // with the numbers.
+            Reaction::Recover,
         )),
         _ if fatal => Some(Error::new(
             "read from the broker",
@@ -191,6 +196,8 @@ mod tests {
     fn a_broker_that_is_down_is_waited_for_and_a_refusal_is_not() {
         let down = KafkaError::MetadataFetch(Code::BrokerTransportFailure);
         assert_eq!(call("fetch", &down).reaction, Reaction::Wait);
+        let gone = KafkaError::MetadataFetch(Code::UnknownTopicOrPartition);
+        assert_eq!(call("fetch", &gone).reaction, Reaction::Missing);
         let refused = KafkaError::MetadataFetch(Code::TopicAuthorizationFailed);
         assert_eq!(
             call("fetch", &refused).reaction,

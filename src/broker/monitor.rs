@@ -20,6 +20,13 @@ use crate::clock;
 /// How often the broker is asked.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// A stable offset that stands still for so long is told of: as long as a dead instance's
+/// transaction lasts.
+const STUCK: Duration = Duration::from_secs(10);
+
+/// And told of again after so long.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+
 /// The ends of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct End {
@@ -57,6 +64,26 @@ impl End {
     }
 }
 
+/// Stable offsets that stand still, and when each was last told of (process clock).
+#[derive(Default)]
+struct Told(BTreeMap<Partition, Duration>);
+
+impl Told {
+    /// Whether a person is to be told that this end stands still.
+    fn is_due(&mut self, partition: Partition, end: &End, now: Duration) -> bool {
+        if end.stuck(now) < STUCK {
+            self.0.remove(&partition);
+            return false;
+        }
+        let last = self.0.get(&partition);
+        let is_due = last.is_none_or(|last| now.saturating_sub(*last) >= TELL_AGAIN);
+        if is_due {
+            self.0.insert(partition, now);
+        }
+        is_due
+    }
+}
+
 /// Ends of the watched partitions.
 pub type Ends = Arc<Mutex<BTreeMap<Partition, End>>>;
 
@@ -91,6 +118,7 @@ pub fn spawn(
     let uncommitted: BaseConsumer<Quiet> =
         reader("watermarks", "read_uncommitted").map_err(failed)?;
     let settings = settings.clone();
+    let mut told = Told::default();
     Ok(thread::spawn(move || {
         while !stop.load(Ordering::Relaxed) {
             for partition in (watch.partitions)() {
@@ -105,8 +133,21 @@ pub fn spawn(
                 match both {
                     Ok(both) => {
                         let mut ends = watch.ends.lock().unwrap_or_else(PoisonError::into_inner);
-                        let end = End::seen(ends.get(&partition).copied(), both, clock::now());
+                        let now = clock::now();
+                        let end = End::seen(ends.get(&partition).copied(), both, now);
                         ends.insert(partition, end);
+                        drop(ends);
+                        if told.is_due(partition, &end, now) {
+                            tracing::warn!(
+                                topic = name,
+                                partition = partition.number,
+                                offset = end.stable,
+                                behind = end.high - end.stable,
+                                "a transaction that has not ended keeps the records behind this \
+                                 offset from being read; they wait. `kafka-transactions.sh \
+                                 describe-producers` names its writer, `abort` ends it"
+                            );
+                        }
                     }
                     Err(error) => tracing::debug!(%error, "ask for the end of a log"),
                 }
@@ -156,6 +197,22 @@ fn describe(
         }
     }
     Ok((owners, ids))
+}
+
+/// Instances that are members of the group of the workers; whoever names none stands with its
+/// client id.
+pub fn instances(settings: &Settings) -> Result<Vec<String>, Error> {
+    let failed = |error| Error::new("create a client", error, Reaction::Stop(Stop::Failed));
+    let config = settings.reader("members", "read_committed");
+    let client: BaseConsumer<Quiet> = config.create_with_context(Quiet).map_err(failed)?;
+    let list = members(&client, settings, &settings.application_id)?;
+    let members = list.groups().iter().flat_map(GroupInfo::members);
+    let name = |client_id: &str| {
+        let identity = Identity::parse(client_id);
+        identity.map_or(client_id, |it| it.instance).to_owned()
+    };
+    let names: BTreeSet<String> = members.map(|member| name(member.client_id())).collect();
+    Ok(names.into_iter().collect())
 }
 
 /// The members of a group. Takes down who holds our places.
@@ -240,6 +297,27 @@ mod tests {
         assert_eq!(seen(12, 12, 28), Some(at(0)));
         // Written between the two questions.
         assert_eq!(seen(14, 13, 29), Some(at(0)));
+    }
+
+    #[test]
+    fn what_stands_still_is_told_of_once_a_minute() {
+        let place = Partition::new(Topic::Source, 0);
+        let mut told = Told::default();
+        let mut due = |stable, since, now| {
+            let since = Duration::from_secs(since);
+            let end = End {
+                stable,
+                high: 9,
+                since,
+            };
+            told.is_due(place, &end, Duration::from_secs(now))
+        };
+        assert!(!due(5, 100, 109));
+        assert!(due(5, 100, 110));
+        assert!(!due(5, 100, 169));
+        assert!(due(5, 100, 170));
+        assert!(!due(9, 171, 180));
+        assert!(due(5, 180, 190));
     }
 
     #[test]

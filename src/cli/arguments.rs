@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::cli::health::HealthArguments;
 use crate::cli::manual::{CompletionsArguments, ManArguments};
 use crate::exit;
+use crate::positions::Target;
 use crate::telemetry;
 
 const ABOUT: &str = "Settles payments from Kafka, each exactly once";
@@ -74,6 +75,9 @@ pub(super) enum Command {
     /// Look at the messages that are no payments, or send one again
     #[command(subcommand, arg_required_else_help = true)]
     DeadLetters(LettersCommand),
+    /// See or decide where partitions go on, after their logs were damaged
+    #[command(subcommand, arg_required_else_help = true)]
+    Positions(PositionsCommand),
     /// Ask the instance of this configuration whether it is ready; exit code 1 means no
     Health(HealthArguments),
     /// Print the completions of a shell
@@ -363,6 +367,32 @@ pub(super) enum TopicsCommand {
     Plan,
     /// Create the missing topics; existing ones are not touched
     Apply,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PositionsCommand {
+    /// One line for each partition of payments and bases, and why `run` would refuse it
+    Show,
+    /// Go on elsewhere; no instance may run. What lies between is given up
+    Set {
+        /// Name of the topic of payments or bases
+        topic: String,
+        /// Number of the partition
+        partition: i32,
+        /// An offset, or `earliest` for the first record that is still there
+        #[arg(value_parser = target)]
+        offset: Target,
+    },
+    /// Fill changelogs that were deleted: positions from the group, totals from the settlements; no instance may run
+    Rebuild,
+}
+
+fn target(text: &str) -> Result<Target, String> {
+    match (text, text.parse()) {
+        ("earliest", _) => Ok(Target::Earliest),
+        (_, Ok(offset)) => Ok(Target::Offset(offset)),
+        _ => Err("neither an offset nor `earliest`".to_owned()),
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod explain;
 mod health;
 mod letters;
 mod manual;
+mod positions;
 mod rules;
 mod run;
 mod state;
@@ -53,6 +54,8 @@ enum Error {
     State(#[from] inspect::state::Error),
     #[error(transparent)]
     Operate(#[from] operate::Error),
+    #[error(transparent)]
+    Positions(#[from] crate::positions::Error),
     #[error("write to standard output: {0}")]
     Output(#[from] io::Error),
 }
@@ -65,6 +68,7 @@ impl Error {
             Error::Verify(error) => error.exit(),
             Error::State(error) => error.exit(),
             Error::Operate(error) => error.exit(),
+            Error::Positions(error) => error.exit(),
             // The reader of a pipe has seen enough.
             Error::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Clean,
             Error::Output(_) => Exit::Failed,
@@ -173,6 +177,10 @@ fn execute(arguments: &Arguments, environment: &[(String, String)]) -> Result<Ex
         Command::DeadLetters(wanted) => {
             start_logging(arguments, environment, &loaded, None)?;
             letters::execute(wanted, &loaded)
+        }
+        Command::Positions(wanted) => {
+            start_logging(arguments, environment, &loaded, None)?;
+            positions::execute(wanted, &loaded)
         }
     }
 }

@@ -125,9 +125,36 @@ pub struct Position {
     /// Highest timestamp among the source records so far, milliseconds since the epoch; 0 for
     /// bases. The duplicate window ends here.
     pub time: i64,
-    /// The writer, and the number of its transaction; for people.
     pub transactional_id: String,
+    /// Rises along the log. Of ingest the number of the transaction, for people; of settle
+    /// [`next_length`].
     pub transaction: u64,
+}
+
+/// Bits of [`Position::transaction`] below those that tell one incarnation of a log from another.
+const LENGTH_BITS: u32 = 40;
+
+/// What a position record of totals says about its log, after `last` (0 when nothing came before)
+/// and with so many records in its transaction: which incarnation of the log it is, and how many
+/// offsets it has at least, the marker of this transaction included. A log that was made anew is
+/// told by the one from the local state of the old, and by the other from a whole one.
+pub fn next_length(last: u64, records: usize, wall_now: i64) -> u64 {
+    let begun = if last == 0 {
+        (wall_now.unsigned_abs() & 0xff_ffff) << LENGTH_BITS
+    } else {
+        last
+    };
+    begun + records as u64 + 1
+}
+
+/// Whether two values of [`next_length`] belong to one incarnation of a log.
+pub fn is_same_log(one: u64, other: u64) -> bool {
+    one >> LENGTH_BITS == other >> LENGTH_BITS
+}
+
+/// How many offsets a log has at least whose newest position record says so.
+pub fn least_length(transaction: u64) -> i64 {
+    i64::try_from(transaction & ((1 << LENGTH_BITS) - 1)).unwrap_or(i64::MAX)
 }
 
 impl Position {
@@ -240,6 +267,16 @@ mod tests {
             original: b"{}",
             original_length: 2,
         }
+    }
+
+    #[test]
+    fn a_log_is_told_from_one_that_was_made_anew_and_counts_its_offsets() {
+        let first = next_length(0, 3, 1_700_000_000_000);
+        let second = next_length(first, 1, 1_700_000_099_000);
+        assert!(is_same_log(first, second) && second > first);
+        assert_eq!((least_length(first), least_length(second)), (4, 6));
+        let anew = next_length(0, 1, 1_700_000_099_000);
+        assert!(!is_same_log(first, anew));
     }
 
     /// These bytes lie in topics and files of running systems: a change needs a new version.

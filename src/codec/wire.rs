@@ -63,6 +63,27 @@ pub struct SettlementJson<'a> {
     pub source: SourceJson,
 }
 
+impl SettlementJson<'_> {
+    /// The key whose totals it is counted in; `None` when it is none.
+    pub fn rule_key(&self) -> Option<RuleKey> {
+        let day = self.payment_date.get(..10)?;
+        let fields = [&*self.merchant_number, day];
+        parse_key(fields, self.payment_action_type, self.payment_method_type)
+    }
+}
+
+impl StatisticsKey<'_> {
+    /// The rule key of these fields; `None` when they are none.
+    pub fn rule_key(&self) -> Option<RuleKey> {
+        let fields = [&*self.merchant_number, &*self.payment_date_daily];
+        parse_key(fields, self.payment_action_type, self.payment_method_type)
+    }
+}
+
+fn parse_key([merchant, day]: [&str; 2], action: &str, method: &str) -> Option<RuleKey> {
+    RuleKey::parse(&format!("{merchant}/{day}/{action}/{method}"))
+}
+
 /// Appends the settlement of `base`, whose rule key is `key`.
 pub fn write_settlement(base: &Base, key: Fields, basis: &Basis, out: &mut Vec<u8>) {
     write(
@@ -269,7 +290,8 @@ mod tests {
             json,
             r#"{"paymentId":"p\"1","channel":"ONLINE","paymentType":"OFFLINE","amount":12500,"merchantNumber":"merchant-4436","paymentDate":"2025-05-26T14:23:51.123456","paymentActionType":"PAYMENT","paymentMethodType":"MONEY","payoutDate":"2025-06-10","confirmDate":"2025-06-09","payoutBasis":"RULE","ruleId":"16858a4e","source":{"partition":3,"offset":81723}}"#
         );
-        serde_json::from_str::<SettlementJson>(&json).unwrap();
+        let read = serde_json::from_str::<SettlementJson>(&json).unwrap();
+        assert_eq!(read.rule_key(), Some(key()));
         let json = settled(&Basis::default_of(key().day(), 2));
         assert!(
             json.contains(r#""payoutDate":"2025-05-28","confirmDate":"2025-05-28","payoutBasis":"DEFAULT","ruleId":null,"#)
@@ -283,6 +305,8 @@ mod tests {
             statistics,
             r#"{"merchantNumber":"merchant-4436","paymentDateDaily":"2025-05-26","paymentActionType":"PAYMENT","paymentMethodType":"MONEY"}"#
         );
+        let read: StatisticsKey = serde_json::from_str(&statistics).unwrap();
+        assert_eq!(read.rule_key(), Some(key()));
         let totals = Totals {
             amount: 12500,
             count: 1,

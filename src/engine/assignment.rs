@@ -28,6 +28,9 @@ impl<P: Port> Worker<P> {
                     .collect();
                 self.consumer.assign(&places)?;
                 for partition in partitions {
+                    if self.is_new(*partition) {
+                        continue;
+                    }
                     self.tasks.lives.insert(*partition, Life::New);
                     if partition.topic == Topic::Bases {
                         self.views.serve(partition.number, Served::Restoring);
@@ -68,6 +71,42 @@ impl<P: Port> Worker<P> {
         self.report();
         self.status.set_assigned(true);
         Ok(())
+    }
+
+    /// Whether a partition was added to its topic while this process runs. It is left alone: rule
+    /// keys stay where they are, and a task needs a changelog of its own.
+    fn is_new(&self, partition: Partition) -> bool {
+        let counts = self.fixed.partitions;
+        let (count, log) = match partition.topic {
+            Topic::Source => (counts.source, Topic::IngestChangelog),
+            _ => (counts.bases, Topic::Changelog),
+        };
+        if partition.number < count {
+            return false;
+        }
+        let (topic, log) = (
+            self.fixed.names.of(partition.topic),
+            self.fixed.names.of(log),
+        );
+        let advice = if partition.topic == Topic::Source {
+            format!(
+                "its payments wait until {log} has as many partitions \
+                 (`kafka-topics.sh --alter --topic {log} --partitions {}`) and the instances were \
+                 restarted",
+                partition.number + 1
+            )
+        } else {
+            "nothing of this service is in it. Do not stop the instances before the other \
+             partitions are settled: the next start refuses the topic"
+                .to_owned()
+        };
+        tracing::error!(
+            topic,
+            partition = partition.number,
+            partitions = count,
+            "a partition was added while this process runs, and is left alone: {advice}"
+        );
+        true
     }
 
     /// Makes a task's committed state durable and gives it up.

@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::broker::Partition;
 use crate::broker::classify::{self, Reaction, Stop};
 use crate::engine::settle;
 use crate::engine::start::Refusal;
@@ -14,10 +15,11 @@ pub enum Failure {
     Broker(#[from] classify::Error),
     #[error(transparent)]
     State(#[from] state::Error),
-    #[error("{topic}/{partition}: {refusal}")]
+    #[error("{topic}/{}: {refusal}. {}", task.number, refusal.advice(task.topic, topic, task.number))]
     Refused {
+        task: Partition,
+        /// Name of the task's topic.
         topic: String,
-        partition: i32,
         refusal: Refusal,
     },
     #[error("{0}")]
@@ -60,6 +62,8 @@ pub enum Cause {
 pub enum Todo {
     /// Try again in a moment.
     Wait,
+    /// The same, for as long as a new topic or leader may take to be known.
+    WaitForTopic,
     /// Replace the producer and take up every task again from the log.
     Recover {
         fenced: bool,
@@ -76,6 +80,7 @@ impl Failure {
         match self {
             Self::Broker(error) => match error.reaction {
                 Reaction::Wait => Todo::Wait,
+                Reaction::Missing => Todo::WaitForTopic,
                 Reaction::Recover => Todo::Recover { fenced: false },
                 Reaction::Fenced => Todo::Recover { fenced: true },
                 Reaction::Rejoin => Todo::Rejoin,

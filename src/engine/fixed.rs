@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::broker::{Names, Partition, Topic};
 use crate::domain::classify::Exclude;
+use crate::domain::partition;
 
 /// Partition counts of the topics that the engine addresses by number.
 #[derive(Debug, Clone, Copy)]
@@ -64,4 +65,11 @@ pub struct Fixed {
     pub wall_now: i64,
     /// Process clock at the start of the turn.
     pub now: Duration,
+}
+
+impl Fixed {
+    /// The partition of bases, totals and rules that a rule key belongs to.
+    pub fn home_of(&self, key: &str) -> i32 {
+        partition::of_key(key.as_bytes(), self.partitions.bases)
+    }
 }

@@ -20,6 +20,9 @@ use crate::state::{self, file};
 /// Pause after a failure that only time can cure.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
+/// Longer than the client library takes to learn of a topic again.
+const MISSING_AT_MOST: Duration = Duration::from_secs(30);
+
 impl<P: Port> Worker<P> {
     /// The one place that obeys failures.
     pub(super) fn react(&mut self, failure: &Failure) -> Result<(), Stopped> {
@@ -31,6 +34,7 @@ impl<P: Port> Worker<P> {
                 tracing::warn!(worker = self.number, error = %failure, "waiting");
                 clock::sleep(RETRY_PAUSE);
             }
+            Todo::WaitForTopic => self.wait_for_topic(failure)?,
             Todo::Recover { fenced } => {
                 tracing::warn!(worker = self.number, error = %failure, "taking up again from the log");
                 if fenced && self.fencings.is_fought(clock::now()) {
@@ -53,6 +57,27 @@ impl<P: Port> Worker<P> {
                 return Err(failure.stop(cause));
             }
         }
+        Ok(())
+    }
+
+    /// A topic that was just made, or whose leader moves, may be unknown for a moment. One that
+    /// stays away was deleted: the next start makes it anew or refuses, and says what to do.
+    fn wait_for_topic(&mut self, failure: &Failure) -> Result<(), Stopped> {
+        let now = clock::now();
+        let since = *self.missing_since.get_or_insert(now);
+        if now.saturating_sub(since) >= MISSING_AT_MOST {
+            let message = format!(
+                "{failure}: a topic or partition of this service is gone. `settle topics plan` \
+                 names it, `settle positions show` tells what depends on it"
+            );
+            tracing::error!(worker = self.number, error = message, "stopping");
+            return Err(Stopped {
+                cause: Cause::Failed,
+                message,
+            });
+        }
+        tracing::warn!(worker = self.number, error = %failure, "waiting");
+        clock::sleep(RETRY_PAUSE);
         Ok(())
     }
 
@@ -147,7 +172,7 @@ fn duel(what: &str) -> Stopped {
 /// The name of a reaction in the metrics.
 fn reaction(todo: &Todo) -> Reaction {
     match todo {
-        Todo::Wait => Reaction::Wait,
+        Todo::Wait | Todo::WaitForTopic => Reaction::Wait,
         Todo::Recover { fenced: true } => Reaction::Fenced,
         Todo::Recover { fenced: false } => Reaction::Recover,
         Todo::Rejoin => Reaction::Rejoin,

@@ -11,18 +11,20 @@ use std::time::Duration;
 
 use crate::broker::port::{Consumer as _, Fetched as _, GroupOffsets, Port, Reader as _};
 use crate::broker::scan::{Isolation, Range};
-use crate::broker::{Bounds, Partition, Record, Topic};
+use crate::broker::{Bounds, Names, Partition, Record, Topic};
 use crate::clock;
-use crate::codec::stored::{POSITION_KEY, Position, TOUCH_KEY};
+use crate::codec::stored::{POSITION_KEY, Position, TOUCH_KEY, is_same_log, least_length};
+use crate::domain::rule::RuleKey;
 use crate::engine::failure::Failure;
+use crate::engine::fixed::Fixed;
 use crate::engine::former;
 use crate::engine::inbox::Item;
 use crate::engine::start::{Facts, Recorded, decide};
 use crate::engine::tasks::{Life, Tasks};
 use crate::engine::worker::Worker;
 use crate::failpoint::{self, Point};
-use crate::state;
 use crate::state::view::Served;
+use crate::state::{self, totals};
 
 /// Records that one turn reads from the logs, so that running tasks are not kept waiting.
 const RECORDS_PER_TURN: usize = 5000;
@@ -34,6 +36,8 @@ pub struct Restore {
     logs: Vec<(Partition, i64)>,
     group: Option<i64>,
     source: Bounds,
+    /// Of the changelog.
+    bounds: Bounds,
     /// The newest position record that was read.
     position: Option<Position>,
     /// Next offset of the ingest changelog. The store takes it over when it holds everything that
@@ -67,7 +71,8 @@ impl<P: Port> Worker<P> {
             self.open(partition)?;
             failpoint::fail::<Failure>(Point::RestoreOpened)?;
             let restore = self.begin_restore(partition, group)?;
-            self.tasks.lives.insert(partition, Life::Restoring(restore));
+            let restoring = Life::Restoring(Box::new(restore));
+            self.tasks.lives.insert(partition, restoring);
         }
         Ok(())
     }
@@ -84,6 +89,9 @@ impl<P: Port> Worker<P> {
             vec![(task.changelog(), task.store.positions().changelog)]
         } else {
             let task = &self.tasks.settle[&number];
+            if let Some(key) = task.misplaced(&self.fixed)? {
+                return Err(moved(&self.fixed, task.changelog(), &key));
+            }
             let positions = task.store.positions();
             vec![
                 (task.changelog(), positions.changelog),
@@ -91,12 +99,14 @@ impl<P: Port> Worker<P> {
             ]
         };
         let changelog = logs[0].1;
+        let mut of_changelog = Bounds { low: 0, high: 0 };
         let mut ends = Vec::new();
         for (log, next) in logs {
             let bounds = self.reader.bounds(log)?;
             let mut from = next;
             if log.topic != Topic::Rules {
                 self.check_changelog(partition, log, next, bounds)?;
+                of_changelog = bounds;
                 // The store's own last record is read again, to see that it is committed.
                 from = next - 1;
             }
@@ -110,6 +120,7 @@ impl<P: Port> Worker<P> {
             logs: ends,
             group,
             source,
+            bounds: of_changelog,
             position: None,
             changelog,
             window_until: None,
@@ -117,7 +128,10 @@ impl<P: Port> Worker<P> {
         })
     }
 
-    /// A store must not be ahead of its changelog, and the changelog must reach back to it.
+    /// A store must not be ahead of its changelog, and the changelog must reach back to it: the
+    /// record that the store ends with says whether it is committed. The positions of ingest are
+    /// one record, which the rest of the log holds again, and the source rebuilds its store. Totals
+    /// that were deleted stand nowhere else.
     fn check_changelog(
         &self,
         partition: Partition,
@@ -125,26 +139,46 @@ impl<P: Port> Worker<P> {
         next: i64,
         bounds: Bounds,
     ) -> Result<(), Failure> {
-        if next > bounds.high {
+        let Bounds { low, high } = bounds;
+        let damaged = |reason| {
             let (path, _) = self.store_of(partition);
-            return Err(Failure::State(state::Error::Damaged {
-                path: path.to_owned(),
-                reason: format!(
-                    "it is at {next}, ahead of its log, which ends at {}",
-                    bounds.high
-                ),
-            }));
+            let path = path.to_owned();
+            Err(Failure::State(state::Error::Damaged { path, reason }))
+        };
+        if next > high {
+            return damaged(format!(
+                "it is at {next}, ahead of its log, which ends at {high}"
+            ));
         }
-        if next < bounds.low {
-            return Err(Failure::Broken(format!(
-                "{}/{}: the changelog begins at {}, the local state ends at {next}: records \
-                 between them were deleted, and totals cannot be rebuilt",
-                self.fixed.names.of(log.topic),
-                log.number,
-                bounds.low
-            )));
+        let (topic, number) = (self.fixed.names.of(log.topic), log.number);
+        if low == 0 || low < next {
+            if low > 0 && log.topic == Topic::Changelog {
+                tracing::error!(
+                    topic,
+                    partition = number,
+                    from = low,
+                    recorded = next,
+                    "records of this changelog were deleted: only this local state holds their \
+                     totals, and nobody else can take the partition over. Stop all instances, \
+                     delete the topic, and run `settle positions rebuild`"
+                );
+            }
+            return Ok(());
         }
-        Ok(())
+        if log.topic == Topic::IngestChangelog {
+            if next == 0 {
+                return Ok(());
+            }
+            return damaged(format!(
+                "it is at {next}, and its changelog begins at {low}: the record it ends with was \
+                 deleted"
+            ));
+        }
+        Err(Failure::Broken(format!(
+            "{topic}/{number}: the changelog begins at {low}, the local state ends at {next}: \
+             records were deleted, and totals cannot be read from it. {}",
+            made_anew(topic)
+        )))
     }
 
     /// The file of an open task, and how far it has taken its changelog over.
@@ -170,7 +204,7 @@ impl<P: Port> Worker<P> {
             if self.tasks.restores_from(record.partition) {
                 self.metrics.restore_records.increment(1);
             }
-            read_log(&mut self.tasks, &record, self.fixed.wall_now)?;
+            read_log(&mut self.tasks, &record, &self.fixed)?;
         }
         for partition in self
             .tasks
@@ -297,6 +331,10 @@ impl<P: Port> Worker<P> {
         } else {
             restore.source
         };
+        let trace = match (recorded, restore.group) {
+            (None, None) => self.trace_of(partition, restore.bounds)?,
+            _ => None,
+        };
         let is_undone = match (recorded, restore.group) {
             (None, Some(group)) => self.is_undone(restore.logs[0].0, topic, group)?,
             _ => false,
@@ -304,14 +342,15 @@ impl<P: Port> Worker<P> {
         let facts = Facts {
             recorded,
             group: restore.group,
+            trace: trace.as_deref(),
             is_undone,
             source,
             application_id: &self.fixed.application_id,
             topic,
         };
         let start = decide(&facts).map_err(|refusal| Failure::Refused {
+            task: partition,
             topic: topic.to_owned(),
-            partition: partition.number,
             refusal,
         })?;
         if start.group_differed {
@@ -463,7 +502,8 @@ impl<P: Port> Worker<P> {
 }
 
 /// Hands a record of a log to the task that owns it.
-fn read_log(tasks: &mut Tasks, record: &Record, wall_now: i64) -> Result<(), Failure> {
+fn read_log(tasks: &mut Tasks, record: &Record, fixed: &Fixed) -> Result<(), Failure> {
+    let broken = |reason: &str| foreign(record, &fixed.names, reason);
     let number = record.partition.number;
     match record.partition.topic {
         Topic::Source => {
@@ -480,13 +520,13 @@ fn read_log(tasks: &mut Tasks, record: &Record, wall_now: i64) -> Result<(), Fai
                     key: record.key,
                     value: record.value,
                 };
-                task.replay(&item, wall_now)?;
+                task.replay(&item, fixed.wall_now)?;
                 failpoint::hit(Point::RestoreReplay);
             }
         }
         Topic::IngestChangelog | Topic::Changelog if record.key == Some(TOUCH_KEY) => {}
         Topic::IngestChangelog => {
-            let position = ingest_position(record)?;
+            let position = ingest_position(record).map_err(|reason| broken(&reason))?;
             let partition = Partition::new(Topic::Source, number);
             if let Some(Life::Restoring(restore)) = tasks.lives.get_mut(&partition) {
                 restore.changelog = record.offset + 1;
@@ -494,10 +534,14 @@ fn read_log(tasks: &mut Tasks, record: &Record, wall_now: i64) -> Result<(), Fai
             }
         }
         Topic::Changelog => {
+            if let Some(key) = misplaced(record, fixed) {
+                return Err(moved(fixed, record.partition, key));
+            }
             if let Some(task) = tasks.settle.get_mut(&number) {
+                check_whole(record, &task.store, &fixed.names)?;
                 let position = task
                     .read_changelog(record.offset, record.key, record.value)
-                    .map_err(|reason| broken(record, &reason))?;
+                    .map_err(|reason| broken(&reason))?;
                 let partition = Partition::new(Topic::Bases, number);
                 if let Some(position) = position
                     && let Some(Life::Restoring(restore)) = tasks.lives.get_mut(&partition)
@@ -516,20 +560,75 @@ fn read_log(tasks: &mut Tasks, record: &Record, wall_now: i64) -> Result<(), Fai
     Ok(())
 }
 
-fn ingest_position(record: &Record) -> Result<Position, Failure> {
+fn ingest_position(record: &Record) -> Result<Position, String> {
     match (record.key, record.value) {
         (Some(POSITION_KEY), Some(value)) => {
-            Position::decode(value).map_err(|error| broken(record, &error.to_string()))
+            Position::decode(value).map_err(|error| error.to_string())
         }
-        _ => Err(broken(record, "it is no position record")),
+        _ => Err("it is no position record".to_owned()),
     }
 }
 
-fn broken(record: &Record, reason: &str) -> Failure {
+/// A position record of totals is of the log that the store was made from, and stands as far behind
+/// its beginning as it says.
+fn check_whole(record: &Record, store: &totals::Store, names: &Names) -> Result<(), Failure> {
+    let value = record.value.filter(|_| record.key == Some(POSITION_KEY));
+    let Some(Ok(position)) = value.map(Position::decode) else {
+        return Ok(());
+    };
+    let known = store.positions().transaction;
+    if known != 0 && !is_same_log(known, position.transaction) {
+        return Err(Failure::State(state::Error::Damaged {
+            path: store.path().to_owned(),
+            reason: "its changelog was made anew since".to_owned(),
+        }));
+    }
+    let (length, offset) = (least_length(position.transaction), record.offset);
+    if offset + 2 < length {
+        let (name, number) = (names.of(record.partition.topic), record.partition.number);
+        return Err(Failure::Broken(format!(
+            "{name}/{number}: the position at {offset} stands for {length} offsets: the changelog \
+             was made anew while an instance ran, and totals are missing from it. {}",
+            made_anew(name)
+        )));
+    }
+    Ok(())
+}
+
+/// The rule key of a changelog record that belongs to another partition.
+pub(super) fn misplaced<'a>(record: &Record<'a>, fixed: &Fixed) -> Option<&'a str> {
+    let key = std::str::from_utf8(record.key?).ok()?;
+    let is_away = RuleKey::parse(key).is_some() && fixed.home_of(key) != record.partition.number;
+    is_away.then_some(key)
+}
+
+/// Totals stand where the key no longer lives.
+pub(super) fn moved(fixed: &Fixed, log: Partition, key: &str) -> Failure {
+    let (topic, number) = (fixed.names.of(log.topic), log.number);
+    let (count, home) = (fixed.partitions.bases, fixed.home_of(key));
     Failure::Broken(format!(
-        "changelog record {:?}/{}/{} cannot be read: {reason}",
-        record.partition.topic, record.partition.number, record.offset
+        "{topic}/{number}: it holds the totals of {key}, which lives in partition {home} of {count}: \
+         the number of partitions was changed, and totals would begin anew. Kafka takes no \
+         partition away: restore the topics with the number they had (docs/damage.md)"
     ))
+}
+
+fn foreign(record: &Record, names: &Names, reason: &str) -> Failure {
+    let Partition { topic, number } = record.partition;
+    let (name, offset) = (names.of(topic), record.offset);
+    Failure::Broken(format!(
+        "{name}/{number}: the record at {offset} is none of this service's: {reason}. {}",
+        made_anew(name)
+    ))
+}
+
+/// What to do about a changelog that cannot be read.
+fn made_anew(topic: &str) -> String {
+    format!(
+        "Restore the topic; or stop all instances, delete it (`kafka-topics.sh --delete --topic \
+         {topic}`), and run `settle positions rebuild`, which fills it from the statistics and the \
+         group's offsets"
+    )
 }
 
 impl<P: Port> Worker<P> {

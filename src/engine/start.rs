@@ -3,7 +3,7 @@
 
 use thiserror::Error;
 
-use crate::broker::Bounds;
+use crate::broker::{Bounds, Topic};
 
 /// What is known about the position of a task.
 #[derive(Debug, Clone, Copy)]
@@ -12,6 +12,9 @@ pub struct Facts<'a> {
     pub recorded: Option<Recorded<'a>>,
     /// The group's committed offset.
     pub group: Option<i64>,
+    /// Outcomes or records that only a task that has run can have written; looked for only where
+    /// nobody holds a position.
+    pub trace: Option<&'a str>,
     /// It belongs to a position record that the changelog holds and that was aborted: a broker has
     /// lost the marker of the task's first transaction, which was undone then.
     pub is_undone: bool,
@@ -42,10 +45,17 @@ pub struct Start {
 pub enum Refusal {
     #[error(
         "the changelog holds no position, but the group has committed offset {group}: the \
-         changelog was deleted or made anew, and totals would restart at zero. Restore the \
-         changelog topic, or delete the group's offsets to begin again from the first payment"
+         changelog was deleted, cut or made anew, and going on would repeat or forget payments"
     )]
     PositionMissing { group: i64 },
+    #[error(
+        "neither the changelog nor the group holds a position, but {trace}: both were deleted, \
+         and a new start would give payments a second outcome"
+    )]
+    PositionForgotten {
+        /// What shows that the task has run before.
+        trace: String,
+    },
     #[error(
         "the changelog was written by application {found:?}, this is {expected:?} \
          (kafka.application_id)"
@@ -67,11 +77,48 @@ pub enum Refusal {
     LogTooShort { next: i64, high: i64 },
 }
 
+impl Refusal {
+    /// What the person does about it, for a task of `topic`; every command is one of docs/damage.md.
+    pub fn advice(&self, role: Topic, topic: &str, partition: i32) -> String {
+        match self {
+            Self::PositionMissing { .. } => {
+                "Restore the changelog topic; or stop all instances and \
+                 run `settle positions rebuild`, which fills it from the statistics and the \
+                 group's offsets"
+                    .to_owned()
+            }
+            Self::PositionForgotten { .. } => format!(
+                "Stop all instances and say where it goes on: `settle positions set {topic} \
+                 {partition}` and an offset, or `kafka-consumer-groups.sh --reset-offsets` for \
+                 the whole group and `settle positions rebuild`"
+            ),
+            Self::OtherApplication { .. } => "Give each application changelogs of its own \
+                 (topics.changelog, topics.ingest_changelog), or this one its old name"
+                .to_owned(),
+            Self::OtherTopic { .. } => {
+                "Configure the topic that it belongs to, or changelogs of its own".to_owned()
+            }
+            Self::LogTooShort { .. } if role == Topic::Source => "Restore the topic: outcomes are \
+                 known by partition and offset, so another log under this name cannot be gone on \
+                 with. Or begin under another kafka.application_id, with topics and a database of \
+                 its own"
+                .to_owned(),
+            Self::RecordsDeleted { .. } | Self::LogTooShort { .. } => format!(
+                "Restore the records; or stop all instances and run `settle positions set {topic} \
+                 {partition} earliest`, which gives up what is gone"
+            ),
+        }
+    }
+}
+
 /// Decides where a task goes on, or refuses.
 pub fn decide(facts: &Facts) -> Result<Start, Refusal> {
     let Some(recorded) = facts.recorded else {
-        return match facts.group {
-            Some(group) if !facts.is_undone => Err(Refusal::PositionMissing { group }),
+        return match (facts.group, facts.trace) {
+            (Some(group), _) if !facts.is_undone => Err(Refusal::PositionMissing { group }),
+            (None, Some(trace)) => Err(Refusal::PositionForgotten {
+                trace: trace.to_owned(),
+            }),
             _ => Ok(Start {
                 offset: facts.source.low,
                 group_differed: facts.group.is_some(),
@@ -119,6 +166,7 @@ mod tests {
         Facts {
             recorded,
             group,
+            trace: None,
             is_undone: false,
             source: BOUNDS,
             application_id: "settle",
@@ -167,6 +215,12 @@ mod tests {
             decide(&facts(None, Some(7))),
             Err(Refusal::PositionMissing { group: 7 })
         );
+        let mut forgotten = facts(None, None);
+        forgotten.trace = Some("settlements/0 holds outcomes");
+        assert!(matches!(
+            decide(&forgotten),
+            Err(Refusal::PositionForgotten { .. })
+        ));
         assert_eq!(
             decide(&facts(Some(9), Some(9))),
             Err(Refusal::RecordsDeleted { next: 9, low: 10 })

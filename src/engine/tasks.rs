@@ -18,7 +18,7 @@ const MARKERS_AT_MOST: i64 = 16;
 pub enum Life {
     /// Assigned; the producer must be ours before the log is read.
     New,
-    Restoring(Restore),
+    Restoring(Box<Restore>),
     Running,
 }
 

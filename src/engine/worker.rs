@@ -106,6 +106,8 @@ pub struct Worker<P: Port> {
     pub(super) fencings: Duel,
     /// Takeovers of the place in the group that may have been another process's.
     pub(super) replacements: Duel,
+    /// Since when every turn has met a topic that is not there.
+    pub(super) missing_since: Option<Duration>,
     /// Why the producer will be replaced.
     pub(super) replacement: Replacement,
     pub(super) stop: Arc<AtomicBool>,
@@ -150,6 +152,7 @@ impl<P: Port> Worker<P> {
             committed_at: Duration::ZERO,
             fencings: Duel::new(FENCINGS),
             replacements: Duel::new(REPLACEMENTS),
+            missing_since: None,
             replacement: Replacement::Start,
             stop: options.stop,
         })
@@ -165,8 +168,9 @@ impl<P: Port> Worker<P> {
 
     /// One turn of the loop, and the reaction to its failure.
     pub fn step(&mut self) -> Result<(), Stopped> {
-        if let Err(failure) = self.turn() {
-            self.react(&failure)?;
+        match self.turn() {
+            Ok(()) => self.missing_since = None,
+            Err(failure) => self.react(&failure)?,
         }
         self.report();
         Ok(())
@@ -206,7 +210,7 @@ impl<P: Port> Worker<P> {
                     let record = fetched.record();
                     bytes += record.value.map_or(0, <[u8]>::len);
                     if let Some(gap) = self.tasks.accept(&record) {
-                        holds_no_record(&self.port, &self.fixed, gap)?;
+                        holds_no_record(&self.port, &self.fixed, &[gap])?;
                         self.tasks.accept_behind_gap(&record);
                     }
                     failpoint::hit(Point::GatherRecord);
@@ -315,18 +319,28 @@ impl<P: Port> Worker<P> {
         self.markers_at = self.fixed.now;
         let ingest = self.tasks.ingest.values().map(|task| {
             let next = task.store.positions().source;
-            (task.partition(), task.inbox.is_done_before(next))
+            let is_idle = task.inbox.is_done_before(next);
+            is_idle.then_some((task.partition(), next))
         });
         let settle = self.tasks.settle.values().map(|task| {
             let next = task.store.positions().source;
-            (task.partition(), task.inbox.is_done_before(next))
+            let is_idle = task.inbox.is_done_before(next);
+            is_idle.then_some((task.partition(), next))
         });
         let mut found = BTreeMap::new();
-        for (partition, _) in ingest.chain(settle).filter(|(_, is_idle)| *is_idle) {
-            if let Some(position) = self.consumer.position(partition)? {
+        let mut passed = Vec::new();
+        for (partition, next) in ingest.chain(settle).flatten() {
+            let position = self.consumer.position(partition)?;
+            if let Some(position) = position.filter(|position| *position > next) {
                 found.insert(partition, position);
+                passed.push(Range {
+                    partition,
+                    from: next,
+                    to: position,
+                });
             }
         }
+        holds_no_record(&self.port, &self.fixed, &passed)?;
         Ok(found)
     }
 
@@ -433,20 +447,21 @@ impl<P: Port> Worker<P> {
     }
 }
 
-/// Nothing committed may stand in a gap between two consumed records: the client library has once
-/// jumped over records that nobody had processed.
-fn holds_no_record<P: Port>(port: &P, fixed: &Fixed, gap: Range) -> Result<(), Failure> {
+/// Nothing committed may stand where the consumer has passed without a record: the client library
+/// has once jumped over records that nobody had processed.
+fn holds_no_record<P: Port>(port: &P, fixed: &Fixed, gaps: &[Range]) -> Result<(), Failure> {
     let mut first = None;
-    port.scan(Isolation::Committed, &[gap], |record, _| {
-        first.get_or_insert(record.offset);
+    port.scan(Isolation::Committed, gaps, |record, _| {
+        first.get_or_insert((record.partition, record.offset));
     })?;
-    let Some(first) = first else {
+    let Some((partition, offset)) = first else {
         return Ok(());
     };
-    let name = fixed.names.of(gap.partition.topic);
+    let name = fixed.names.of(partition.topic);
     let detail = format!(
-        "{name}/{}: the consumer went on at offset {}, but a record stands at {first}",
-        gap.partition.number, gap.to
+        "{name}/{}: the consumer has gone on behind offset {offset}, where a record stands that it \
+         has not delivered",
+        partition.number
     );
     let attempt = "read every record in order";
     Err(Error::new(attempt, detail, Reaction::Recover).into())

@@ -43,7 +43,7 @@ impl Directory {
             Err(TryLockError::WouldBlock) => Err(Error::unusable(
                 path,
                 "lock the state directory",
-                "another live process uses it (state.directory)",
+                "another live process uses it",
             )),
             Err(TryLockError::Error(error)) => {
                 Err(Error::unusable(path, "lock the state directory", error))

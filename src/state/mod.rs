@@ -28,7 +28,7 @@ pub enum Error {
     #[error("{path}: damaged: {reason}")]
     Damaged { path: PathBuf, reason: String },
     /// The directory cannot be used: a person must act.
-    #[error("{path}: {attempt}: {reason}")]
+    #[error("{path}: {attempt}: {reason} (state.directory)")]
     Unusable {
         path: PathBuf,
         attempt: &'static str,

@@ -71,6 +71,10 @@ pub static FIELDS: &[Field] = &[
     integer("from", "First offset of a range."),
     integer("to", "Offset behind a range."),
     integer("start", "Offset at which a task goes on."),
+    integer(
+        "behind",
+        "Records that a transaction keeps back that has not ended.",
+    ),
     integer("recorded", "Position that was committed with the outputs."),
     integer(
         "committed_offset",

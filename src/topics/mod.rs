@@ -78,6 +78,15 @@ pub fn look(config: &Config) -> Result<Plan, Error> {
     Ok(plan(config, &existing))
 }
 
+/// Partition counts of the topics that exist, by name.
+pub fn existing(config: &Config) -> Result<BTreeMap<String, i32>, Error> {
+    let found = describe(&Admin::new(&Settings::new(config))?, config)?;
+    let counts = found.into_iter();
+    Ok(counts
+        .map(|(name, topic)| (name, topic.partitions))
+        .collect())
+}
+
 /// Creates what is missing, whatever `topics.create` says, and answers what was done.
 pub fn apply(config: &Config) -> Result<Plan, Error> {
     let admin = Admin::new(&Settings::new(config))?;
@@ -158,9 +167,7 @@ fn partitions(config: &Config, existing: &BTreeMap<String, Existing>) -> Partiti
 pub fn plan(config: &Config, existing: &BTreeMap<String, Existing>) -> Plan {
     let find = |role: Topic| existing.get(role.name_in(&config.topics));
     let source = find(Topic::Source);
-    let reference = COPARTITIONED
-        .into_iter()
-        .find_map(|role| Some((role, find(role)?.partitions)));
+    let reference = reference(&|role| Some(find(role)?.partitions));
     let mut plan = Plan::default();
     for role in Topic::ALL {
         let name = role.name_in(&config.topics);
@@ -177,8 +184,9 @@ pub fn plan(config: &Config, existing: &BTreeMap<String, Existing>) -> Plan {
         plan.keep.push((name.to_owned(), topic.partitions));
         if let Some(reason) = reason.filter(|_| topic.partitions != wanted) {
             let count = topic.partitions;
+            let cure = cure(role, name, (count, wanted));
             plan.violations.push(format!(
-                "{name}: has {count} partitions and must have {wanted}, {reason}"
+                "{name}: has {count} partitions and must have {wanted}, {reason}; {cure}"
             ));
         }
         for (severity, text) in policy::findings(role, topic, config, source) {
@@ -190,6 +198,29 @@ pub fn plan(config: &Config, existing: &BTreeMap<String, Existing>) -> Plan {
         }
     }
     plan
+}
+
+/// The number of partitions that most topics with rule keys have, the smaller of two that are as
+/// frequent, and the first topic with it: the odd one out is named, not the others.
+fn reference(count_of: &dyn Fn(Topic) -> Option<i32>) -> Option<(Topic, i32)> {
+    let counts: Vec<(Topic, i32)> = COPARTITIONED
+        .into_iter()
+        .filter_map(|role| Some((role, count_of(role)?)))
+        .collect();
+    let frequency = |count: i32| counts.iter().filter(|(_, other)| *other == count).count();
+    let most = counts.iter().map(|(_, count)| *count);
+    let most = most.max_by_key(|count| (frequency(*count), -count))?;
+    counts.into_iter().find(|(_, count)| *count == most)
+}
+
+/// What an operator does about a wrong number of partitions.
+fn cure(role: Topic, name: &str, (count, wanted): (i32, i32)) -> String {
+    if role == Topic::IngestChangelog && count < wanted {
+        return format!("add them: `kafka-topics.sh --alter --topic {name} --partitions {wanted}`");
+    }
+    "rule keys live where they are, and Kafka takes no partition away: docs/damage.md says how to \
+     make it anew"
+        .to_owned()
 }
 
 /// How many partitions a topic should have, and the rule if it is one that an existing topic must keep.

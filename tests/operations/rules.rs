@@ -191,6 +191,8 @@ fn a_diagnosis_only_reads() {
         let reads = [
             "curl -s http://",
             "settle config check",
+            "settle offsets show",
+            "settle status",
             "settle topics plan",
             "psql ",
             "df ",

@@ -47,7 +47,8 @@ pub struct Line {
     /// The database to prove; none when the instances run without one.
     pub database: Option<String>,
     directory: PathBuf,
-    _turn: Turn,
+    #[allow(dead_code, reason = "held; read by tests that rest")]
+    turn: Option<Turn>,
 }
 
 impl Line {
@@ -82,7 +83,7 @@ impl Line {
             topics,
             cluster,
             database: None,
-            _turn: turn,
+            turn: Some(turn),
         }
     }
 
@@ -158,6 +159,18 @@ impl Line {
 
     pub fn bootstrap(&self) -> String {
         self.cluster.kafka.bootstrap()
+    }
+
+    /// Waits for something long while nothing of this pipeline needs a core: others get its turn.
+    #[allow(
+        dead_code,
+        reason = "not every test that includes this file waits so long"
+    )]
+    pub fn rest<T>(&mut self, wait: impl FnOnce(&Self) -> T) -> T {
+        self.turn = None;
+        let waited = wait(self);
+        self.turn = Some(Turn::take());
+        waited
     }
 
     /// Everything an instance has logged.

@@ -184,7 +184,9 @@ fn a_state_directory_that_cannot_be_written_is_refused_before_anything_is_read()
     line.launch(traced.options);
     let status = line.instances[0].wait_exit(LIMIT).unwrap();
     assert_eq!(status.code(), Some(EXIT_STATE));
-    assert!(line.log(0).contains("open the lock file"));
+    let log = line.log(0);
+    let state_named = log.contains(&state.display().to_string()) && log.contains("state.directory");
+    assert!(log.contains("open the lock file") && state_named, "{log}");
     fs::remove_dir_all(&state).unwrap();
     fs::write(&state, "no directory").unwrap();
     line.instances[0].restart_with(options).unwrap();

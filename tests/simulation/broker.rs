@@ -12,6 +12,8 @@ use crate::world::{Event, World};
 #[derive(Debug, Default)]
 pub struct Broker {
     is_gone: bool,
+    /// It writes no marker any more and dies soon.
+    pub is_dying: bool,
     /// How often it has died.
     pub deaths: u64,
     /// Transactions that have lost a marker.
@@ -28,6 +30,7 @@ impl World {
             return;
         }
         self.broker.is_gone = true;
+        self.broker.is_dying = false;
         self.broker.deaths += 1;
         let duration = if self.dice.bool() {
             self.millis(200..4000)
@@ -44,6 +47,13 @@ impl World {
                 process.breaks_unnoticed = true;
             }
         }
+    }
+
+    /// It stalls, so that whatever is decided meanwhile has no marker yet, and dies.
+    pub fn doom_broker(&mut self) {
+        self.broker.is_dying = true;
+        let delay = self.millis(0..400);
+        self.schedule(delay, Event::BrokerDies);
     }
 
     pub fn return_broker(&mut self) {

@@ -223,7 +223,11 @@ fn ended(shared: &Arc<Shared>, process: usize, stopped: &Stopped) {
     gone(shared, process);
     let mut world = shared.world();
     let is_duel = stopped.message.contains("kafka.instance_id");
-    let kind = if is_duel { "duel" } else { "stopped" };
+    let kind = match (is_duel, world.is_twin(process)) {
+        (true, true) => "duel",
+        (true, false) => "duel with itself",
+        _ => "stopped",
+    };
     world.trouble(kind, || {
         format!("process {process}: {:?} {stopped}", stopped.cause)
     });

@@ -72,12 +72,6 @@ fn dump(parent: &Path, seed: u64, breach: &str) -> String {
 
 #[test]
 fn every_promise_holds_through_any_trouble_and_the_lag_reaches_zero() {
-    if env::var("SIM_TRACE").is_ok() {
-        tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::DEBUG)
-            .with_writer(std::io::stderr)
-            .init();
-    }
     let first = setting("SIMULATION_SEED");
     let count = setting("SIMULATION_SEEDS").unwrap_or(if first.is_some() { 1 } else { SEEDS });
     let begin = first.unwrap_or(0);
@@ -100,12 +94,6 @@ fn every_promise_holds_through_any_trouble_and_the_lag_reaches_zero() {
             *all.entry("commits").or_default() += outcome.commits as u64;
             let most = all.entry("most calls").or_default();
             *most = outcome.calls.max(*most);
-            if env::var("SURVEY").is_ok()
-                && let Some(breach) = &outcome.breach
-            {
-                eprintln!("SEED {seed}: {}", &breach[..breach.len().min(400)]);
-                continue;
-            }
             if let Some(breach) = outcome.breach {
                 is_over.store(true, Ordering::Relaxed);
                 *failed.lock().expect("nobody panics with it") = Some((seed, breach));

@@ -144,7 +144,7 @@ impl Sim {
         Passing::On
     }
 
-    fn freeze(&self, duration: Duration) {
+    pub fn freeze(&self, duration: Duration) {
         let until = {
             let mut world = self.world();
             world.processes[self.process].frozen = true;

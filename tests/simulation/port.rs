@@ -175,6 +175,35 @@ fn fetch<'a>(
     })
 }
 
+/// Now and then a consumer passes over records: as far as its log goes, or a part of that. What
+/// could as well be the markers of a few transactions is no jump.
+fn jump(world: &mut World, fetches: &mut BTreeMap<Partition, Fetch>) {
+    if !world.chance(world.faults.jump) {
+        return;
+    }
+    let far = |(partition, fetch): &(&Partition, &mut Fetch)| {
+        !fetch.paused && fetch.has_read && world.logs[*partition].stable() > fetch.next + MARKERS
+    };
+    let mut places: Vec<(&Partition, &mut Fetch)> = fetches.iter_mut().filter(far).collect();
+    if places.is_empty() {
+        return;
+    }
+    let index = world.dice.usize(0..places.len());
+    let (partition, fetch) = places.swap_remove(index);
+    let end = world.logs[partition].stable();
+    let from = fetch.next;
+    fetch.next = if world.dice.bool() {
+        end
+    } else {
+        world.dice.i64(from + MARKERS + 1..=end)
+    };
+    let to = fetch.next;
+    world.trouble("jump", || format!("{partition:?} from {from} to {to}"));
+}
+
+/// A gap that long is not looked into.
+const MARKERS: i64 = 16;
+
 pub struct Consumer {
     sim: Sim,
     client: usize,
@@ -186,6 +215,7 @@ impl Consumer {
             return None;
         }
         let mut fetches = std::mem::take(&mut world.clients[self.client].fetches);
+        jump(world, &mut fetches);
         let places = fetches.iter_mut().filter(|(_, fetch)| !fetch.paused);
         let places = places.map(|(partition, fetch)| (*partition, &mut fetch.next));
         let fetched = fetch(world, places);

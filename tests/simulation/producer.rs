@@ -95,6 +95,17 @@ impl Producer {
         self.sim.world().processes[self.sim.process].breaks != self.breaks
     }
 
+    /// A moment at which the process may stand still until the group has given its place away.
+    fn freeze_now_and_then(&self, likelihood: f64) {
+        let mut world = self.sim.world();
+        if world.chance(likelihood) {
+            let duration = world.millis(4000..15_000);
+            world.trouble("freeze in a repair", || format!("for {duration:?}"));
+            drop(world);
+            self.sim.freeze(duration);
+        }
+    }
+
     /// A moment at which the broker may die.
     fn tempt(&self, likelihood: f64) {
         let mut world = self.sim.world();
@@ -168,7 +179,16 @@ impl port::Producer for Producer {
         } else {
             TIMEOUT
         };
-        let execute = move |world: &mut World| world.initialise(&id, timeout);
+        let process = self.sim.process;
+        let execute = move |world: &mut World| {
+            // As with the death of the process: whoever takes the id over aborts the repair, and
+            // tears what it repairs (docs/kafka.md, section 7). Left out here for the same reason.
+            let owner = world.repairs.get(&id).copied();
+            if owner.is_some_and(|owner| owner != process && world.is_mending(owner)) {
+                return Err(Code::Concurrent);
+            }
+            world.initialise(&id, timeout)
+        };
         self.breaks = self.sim.world().processes[self.sim.process].breaks;
         let holder = self.sim.call(request, &mut false, execute);
         let attempt = "take over the transactional id";
@@ -233,6 +253,9 @@ impl port::Producer for Producer {
             self.add(partitions).map_err(failed)?;
             for (partition, queued) in part {
                 self.tempt(danger);
+                if is_repair {
+                    self.freeze_now_and_then(faults.freeze_in_repair);
+                }
                 found.extend(self.produce(partition, queued).map_err(failed)?);
             }
         }

@@ -47,10 +47,12 @@ fn faults(dice: &mut Rng) -> Faults {
         late_marker: kind(0.02, 0.3),
         shuffle: kind(0.2, 0.8),
         nemesis: kind(0.05, 0.3),
+        jump: 0.0,
         broker: kind(0.01, 0.05),
         broker_in_transaction: kind(0.005, 0.02),
         broker_after_end: kind(0.01, 0.05),
-        broker_in_repair: kind(0.05, 0.2) * env_factor(),
+        broker_in_repair: kind(0.05, 0.2),
+        freeze_in_repair: kind(0.02, 0.1),
     }
 }
 
@@ -71,6 +73,7 @@ pub fn run(seed: u64, directory: &Path, keeps_history: bool) -> Outcome {
     let sizes = sizes(&mut dice);
     let mut world = World::new(seed, &sizes, keeps_history);
     world.faults = faults(&mut dice);
+    world.faults.jump = if seed.is_multiple_of(4) { 0.003 } else { 0.0 };
     world.feed.left = dice.u32(100..400);
     let window = if dice.bool() {
         Duration::from_secs(4)
@@ -164,13 +167,5 @@ fn to_rest(shared: &Arc<Shared>, window: Duration) -> Result<(), String> {
             }
             Some(_) => {}
         }
-    }
-}
-
-fn env_factor() -> f64 {
-    if std::env::var("NOREPAIR").is_ok() {
-        0.0
-    } else {
-        1.0
     }
 }

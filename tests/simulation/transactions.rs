@@ -14,6 +14,8 @@ use crate::log::Payload;
 use crate::world::{Code, Event, World};
 
 pub const TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than a broker takes to die.
+const STALL: Duration = Duration::from_secs(1);
 const SCAN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,18 +203,20 @@ impl World {
             self.commits.insert(transaction, next);
         }
         self.note(|| format!("transaction {transaction} of {id}: commit {commit}"));
-        self.send_markers(id);
-        if self.chance(self.faults.broker_after_end) {
-            let delay = self.millis(0..5);
-            self.schedule(delay, Event::BrokerDies);
+        if !self.broker.is_dying && self.chance(self.faults.broker_after_end) {
+            self.doom_broker();
         }
+        self.send_markers(id);
     }
 
     /// Sends the markers on their ways that are still to be written.
     pub fn send_markers(&mut self, id: &str) {
         for place in self.unmarked(id) {
             let is_late = self.chance(self.faults.late_marker);
-            let delay = if is_late {
+            let is_stalled = self.broker.is_dying && self.dice.u32(0..4) > 0;
+            let delay = if is_stalled {
+                STALL
+            } else if is_late {
                 self.millis(20..2500)
             } else {
                 self.millis(0..4)
@@ -305,7 +309,8 @@ impl World {
     pub fn decided_offsets(&self) -> BTreeMap<Partition, i64> {
         let mut offsets = self.group.offsets.clone();
         for ((_, transaction), pending) in &self.group.pending {
-            if self.commits.contains_key(transaction) {
+            let is_lost = self.broker.lost.contains(transaction);
+            if self.commits.contains_key(transaction) && !is_lost {
                 offsets.extend(pending);
             }
         }

@@ -56,6 +56,8 @@ pub struct Faults {
     pub shuffle: f64,
     /// A record of the nemesis: per second.
     pub nemesis: f64,
+    /// The client library goes on somewhere behind the next record: per poll.
+    pub jump: f64,
     /// The broker dies: per second.
     pub broker: f64,
     /// The broker dies: per transaction that is delivered.
@@ -64,6 +66,8 @@ pub struct Faults {
     pub broker_after_end: f64,
     /// The broker dies: per request of a transaction that ends another one again.
     pub broker_in_repair: f64,
+    /// The process stands still: per partition that such a transaction writes to.
+    pub freeze_in_repair: f64,
 }
 
 pub enum Event {

@@ -15,6 +15,7 @@ use crate::cluster::jars;
 use crate::cluster::ports;
 use crate::cluster::process::{self, Process};
 use crate::cluster::scratch::Scratch;
+use crate::cluster::tools;
 use crate::proxy::{Proxy, Route};
 
 const START_LIMIT: Duration = Duration::from_secs(90);
@@ -316,11 +317,7 @@ impl Broker {
     }
 
     fn java(&self) -> Command {
-        let java = std::env::var_os("JAVA_HOME").map_or_else(
-            || PathBuf::from("java"),
-            |home| Path::new(&home).join("bin/java"),
-        );
-        let mut command = Command::new(java);
+        let mut command = tools::java();
         command
             .current_dir(&self.directory)
             .arg("-cp")

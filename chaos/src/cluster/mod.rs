@@ -16,6 +16,7 @@ pub mod serve_rules;
 pub mod service_manager;
 pub mod shared;
 pub mod stuck;
+pub mod tools;
 pub mod topics;
 pub mod wait;
 

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier,
+    TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::FromClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -108,6 +111,53 @@ impl Topics {
             }
         }
         Ok(())
+    }
+
+    /// Deletes the records of a partition below `before`, as `kafka-delete-records.sh` does. The topic must have a
+    /// `cleanup.policy` with `delete`.
+    pub fn delete_records(&self, name: &str, partition: i32, before: i64) -> Result<()> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(name, partition, Offset::Offset(before))?;
+        let what = || format!("delete the records of {name}/{partition} below {before}");
+        let deleted = self
+            .runtime
+            .block_on(self.admin.delete_records(&list, &self.options))
+            .with_context(what)?;
+        for element in deleted.elements() {
+            element.error().with_context(what)?;
+        }
+        Ok(())
+    }
+
+    /// Sets one key of a topic's configuration; all others get their defaults.
+    pub fn configure(&self, name: &str, key: &str, value: &str) -> Result<()> {
+        let change = AlterConfig::new(ResourceSpecifier::Topic(name)).set(key, value);
+        let results = self
+            .runtime
+            .block_on(self.admin.alter_configs([&change], &self.options))
+            .with_context(|| format!("configure {name}"))?;
+        for result in results {
+            result.map_err(|(_, code)| anyhow!("set {key} of {name}: {code}"))?;
+        }
+        Ok(())
+    }
+
+    /// Adds partitions to a topic and returns when clients see them.
+    pub fn grow(&self, name: &str, partitions: i32) -> Result<()> {
+        let count = usize::try_from(partitions)?;
+        let results = self
+            .runtime
+            .block_on(
+                self.admin
+                    .create_partitions([&NewPartitions::new(name, count)], &self.options),
+            )
+            .with_context(|| format!("add partitions to {name}"))?;
+        for result in results {
+            result.map_err(|(_, code)| anyhow!("add partitions to {name}: {code}"))?;
+        }
+        wait::until(&format!("{partitions} partitions of {name}"), LIMIT, || {
+            Ok((self.partitions(name)? == Some(partitions)).then_some(()))
+        })
     }
 
     /// The number of partitions; `None` when there is no such topic.

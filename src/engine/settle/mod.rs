@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use crate::broker::transaction::Committed;
 use crate::broker::{Partition, Topic};
-use crate::codec::stored::{POSITION_KEY, Position, StoredRule, read_totals, write_totals};
+use crate::codec::stored::{
+    POSITION_KEY, Position, StoredRule, next_length, read_totals, write_totals,
+};
 use crate::codec::wire::{self, StatisticsKey, StatisticsValue, write_rule};
 use crate::domain::classify::Defect;
 use crate::domain::rule::{Rule, RuleKey};
@@ -30,6 +32,9 @@ use crate::metrics::{Lookup, Outcome, Worker as Metrics};
 use crate::rules::Service;
 use crate::state;
 use crate::state::totals::{Batch, Positions, Store};
+
+/// Keys that are looked at.
+const SAMPLE: usize = 100;
 
 pub struct Task {
     number: i32,
@@ -160,8 +165,9 @@ impl Task {
     fn stage_position(&mut self, next: i64, mut decided: Decided, fixed: &Fixed, out: &mut Outbox) {
         let mut positions = self.store.positions();
         positions.source = next;
-        positions.transaction += 1;
         self.publish(&mut decided.keys, out);
+        let records = decided.keys.len() + 1;
+        positions.transaction = next_length(positions.transaction, records, fixed.wall_now);
         let position = Position {
             application_id: fixed.application_id.clone(),
             topic: fixed.names.of(Topic::Bases).to_owned(),
@@ -200,6 +206,18 @@ impl Task {
             );
             out.push(self.changelog(), text, |value| write_totals(totals, value));
         }
+    }
+
+    /// A key of the store that belongs to another partition: the number of partitions was changed,
+    /// and totals of keys that moved would begin anew. So many keys never stay by chance.
+    pub fn misplaced(&self, fixed: &Fixed) -> Result<Option<String>, state::Error> {
+        let page = self.store.view().page(None, SAMPLE);
+        let (keys, _) = page.map_err(|error| state::Error::Damaged {
+            path: self.store.path().to_owned(),
+            reason: error.to_string(),
+        })?;
+        let mut keys = keys.into_iter().map(|(key, _)| key);
+        Ok(keys.find(|key| fixed.home_of(key) != self.number))
     }
 
     /// Takes a record of the changelog while restoring.
@@ -264,6 +282,12 @@ impl Task {
             keys.push((working.key, working.state));
         }
         let changelog = committed.offset(staged.receipt) + 1;
+        assert!(
+            changelog > self.store.positions().changelog,
+            "partition {} of the changelog was made anew while this instance runs: what it holds \
+             is not whole. Stop all instances, delete the topic, and run `settle positions rebuild`",
+            self.number
+        );
         let positions = Positions {
             changelog,
             ..staged.positions

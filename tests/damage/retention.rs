@@ -1,0 +1,184 @@
+//! Records that are deleted before they were processed, and logs that are made anew.
+
+use chaos::cluster::rule_faults::Fault;
+use chaos::cluster::topics::Isolation;
+use chaos::cluster::wait;
+use chaos::workload::day::{Day, DayOptions};
+
+use crate::line::{LIMIT, Line, plain};
+use crate::operator::{
+    BROKEN_PROMISE, FAILED, assert_contains, delete_topic, line, positions, refused, settle,
+};
+
+const SEED: u64 = 321;
+const PART: usize = 400;
+
+fn part(line: &Line, number: usize) {
+    let day = plain(SEED, 8 * PART as u64);
+    line.send(day.skip(number * PART).take(PART));
+}
+
+fn running(name: &str) -> Line {
+    let mut line = line(name);
+    line.start(1);
+    part(&line, 0);
+    line.prove();
+    line
+}
+
+fn position(line: &Line, topic: &str, partition: usize) -> i64 {
+    let group = &line.names.application_id;
+    line.topics.committed(group, topic).unwrap()[partition].unwrap()
+}
+
+fn end(line: &Line, topic: &str, partition: usize) -> i64 {
+    line.topics.ends(topic, Isolation::Uncommitted).unwrap()[partition]
+}
+
+/// What the message of a partition that lost these records must hold.
+fn numbers(topic: &str, position: i64, low: i64) -> [String; 4] {
+    let lost = low - position;
+    [
+        format!("{topic}/1: the next record to process is offset {position}"),
+        format!("the log begins at {low}"),
+        format!("{lost} records were deleted before they were processed"),
+        format!("settle positions set {topic} 1 earliest"),
+    ]
+}
+
+fn assert_told(log: &str, numbers: &[String]) {
+    let parts: Vec<&str> = numbers.iter().map(String::as_str).collect();
+    assert_contains(log, &parts);
+}
+
+/// Gives the records up as the message says.
+fn give_up(line: &Line, topic: &str, position: i64, low: i64) {
+    let (code, printed) = positions(line, &["set", topic, "1", "earliest"]);
+    assert_eq!(code, 0, "{printed}");
+    let lost = format!(
+        "goes on at {low}, not at {position}: {} offsets are given up",
+        low - position
+    );
+    assert_contains(&printed, &[&lost]);
+}
+
+#[test]
+fn payments_deleted_before_they_were_read_are_refused_with_their_number() {
+    let mut line = running("gone");
+    let topic = line.names.source.clone();
+    line.terminate(0);
+    let stood = position(&line, &topic, 1);
+    part(&line, 1);
+    let low = stood + 20;
+    line.topics.delete_records(&topic, 1, low).unwrap();
+    let log = refused(&mut line, BROKEN_PROMISE);
+    assert_told(&log, &numbers(&topic, stood, low));
+    // Nothing else is done by a slip.
+    for wrong in [["0", "0"], ["1", "3"], ["1", "99999999"], ["9", "0"]] {
+        let (code, printed) = positions(&line, &["set", &topic, wrong[0], wrong[1]]);
+        assert_eq!(code, FAILED, "{wrong:?}: {printed}");
+    }
+    give_up(&line, &topic, stood, low);
+    // What was deleted had been in the duplicate window.
+    let log = refused(&mut line, BROKEN_PROMISE);
+    assert_contains(&log, &["dedup.accept_shorter_window"]);
+    let accepting = line.options(0).set("dedup.accept_shorter_window", true);
+    line.instances[0].restart_with(accepting).unwrap();
+    line.wait_ready();
+    line.settle();
+    // While it runs: it stands still, so that there is something to delete.
+    let stood = position(&line, &topic, 1);
+    line.instances[0].pause();
+    part(&line, 2);
+    let low = end(&line, &topic, 1) - 10;
+    line.topics.delete_records(&topic, 1, low).unwrap();
+    line.instances[0].resume();
+    let status = line.instances[0].wait_exit(LIMIT).unwrap();
+    assert_eq!(
+        status.code(),
+        Some(BROKEN_PROMISE),
+        "{}",
+        line.instances[0].tail()
+    );
+    assert_told(&line.log(0), &numbers(&topic, stood, low));
+    give_up(&line, &topic, stood, low);
+    line.restart(0);
+    part(&line, 3);
+    line.settle();
+    // Everything that is still there has its one outcome.
+    let (code, printed) = settle(&line, &["verify", "--at-rest"]);
+    assert_eq!(code, 0, "{printed}");
+}
+
+#[test]
+fn bases_deleted_before_they_were_settled_are_refused_and_verify_names_the_payments() {
+    let mut line = running("unsettled");
+    let topic = line.names.bases.clone();
+    // Ingest goes on, settling waits for rules that are not known yet.
+    line.rules.set_fault(Fault::Status {
+        code: 503,
+        retry_after: None,
+    });
+    let before = end(&line, &topic, 1);
+    line.send(Day::new(DayOptions {
+        is_plain: true,
+        ..DayOptions::new(SEED + 1, 4 * PART as u64, 4)
+    }));
+    wait::until("bases on their way", LIMIT, || {
+        Ok((end(&line, &topic, 1) > before + 50).then_some(()))
+    })
+    .unwrap();
+    line.instances[0].kill();
+    let stood = position(&line, &topic, 1);
+    let low = stood + 5;
+    line.topics.delete_records(&topic, 1, low).unwrap();
+    line.rules.set_fault(Fault::Healthy);
+    let log = refused(&mut line, BROKEN_PROMISE);
+    assert_told(&log, &numbers(&topic, stood, low));
+    give_up(&line, &topic, stood, low);
+    line.restart(0);
+    wait::until("the rest of the bases", LIMIT, || {
+        Ok((position(&line, &topic, 1) + 1 >= end(&line, &topic, 1)).then_some(()))
+    })
+    .unwrap();
+    // Payments that were given up are not forgotten.
+    let (code, printed) = settle(&line, &["verify", "--at-rest"]);
+    assert_eq!(code, FAILED, "{printed}");
+    assert_contains(&printed, &["1 Outcomes", "BROKEN"]);
+}
+
+#[test]
+fn a_source_that_was_made_anew_is_refused_and_bases_that_were_can_be_gone_on_with() {
+    let mut line = running("anew");
+    line.terminate(0);
+    let (source, bases) = (line.names.source.clone(), line.names.bases.clone());
+    let stood: Vec<i64> = (0..4)
+        .map(|number| position(&line, &bases, number))
+        .collect();
+    delete_topic(&line, &bases);
+    // The start makes it again.
+    let log = refused(&mut line, BROKEN_PROMISE);
+    assert_contains(&log, &["the log ends at 0", "settle positions set"]);
+    for (number, stood) in stood.iter().enumerate() {
+        let set = ["set", &bases, &number.to_string(), "earliest"];
+        let (code, printed) = positions(&line, &set);
+        assert_eq!(code, 0, "{printed}");
+        assert_contains(&printed, &[&format!("goes on at 0, not at {stood}")]);
+    }
+    line.restart(0);
+    part(&line, 1);
+    line.settle();
+    line.terminate(0);
+    let (code, printed) = settle(&line, &["verify", "--at-rest"]);
+    assert_eq!(code, 0, "{printed}");
+    let stood = position(&line, &source, 0);
+    delete_topic(&line, &source);
+    let log = refused(&mut line, BROKEN_PROMISE);
+    assert_contains(&log, &["the log ends at 0", "another kafka.application_id"]);
+    let (code, printed) = positions(&line, &["set", &source, "0", "earliest"]);
+    assert_eq!(code, FAILED, "{printed}");
+    assert_contains(
+        &printed,
+        &[&format!("the position is {stood}, the log ends at 0")],
+    );
+}
