@@ -1,5 +1,6 @@
 //! Composition root: puts the parts together and runs them until the process is told to stop.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -25,6 +26,7 @@ use crate::failpoint;
 use crate::http::generator::FINISH;
 use crate::http::{self, Generator, Owners, Probe, Services, Tls};
 use crate::metrics;
+use crate::notify::Notifier;
 use crate::rules::{self, Resolver};
 use crate::sink;
 use crate::state::directory::Directory;
@@ -101,10 +103,20 @@ fn start_error(attempt: &'static str) -> impl FnOnce(std::io::Error) -> Error {
     }
 }
 
-/// Runs the service until SIGTERM or SIGINT, or until a person must act.
-pub fn run(config: &Config) -> Result<(), Error> {
+/// Runs the service until SIGTERM or SIGINT, or until a person must act. SIGHUP calls `reread`.
+pub fn run(config: &Config, reread: impl Fn() + Send + Sync + 'static) -> Result<(), Error> {
+    let notifier = Notifier::start().map_err(start_error("start the thread that notifies"))?;
+    let result = start(config, reread, &notifier);
+    notifier.ended(result.as_ref().err().map(ToString::to_string));
+    result
+}
+
+fn start(
+    config: &Config,
+    reread: impl Fn() + Send + Sync + 'static,
+    notifier: &Notifier,
+) -> Result<(), Error> {
     failpoint::listen();
-    let directory = Arc::new(Directory::open(&config.state.directory)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -112,12 +124,20 @@ pub fn run(config: &Config) -> Result<(), Error> {
         .map_err(start_error("start the runtime"))?;
     let stop = Arc::new(AtomicBool::new(false));
     let has_begun = Arc::new(AtomicBool::new(false));
+    reread_on_signal(&runtime, reread)?;
+    let directory = Arc::new(Directory::open(&config.state.directory)?);
     stop_on_signal(&runtime, &stop, &has_begun)?;
     let topics = topics::ensure(config)?;
     has_begun.store(true, Ordering::SeqCst);
     metrics::install();
     runtime.spawn(metrics::upkeep());
-    let result = run_parts(config, &directory, topics, runtime.handle(), &stop);
+    let result = run_parts(
+        config,
+        &directory,
+        topics,
+        (runtime.handle(), notifier),
+        &stop,
+    );
     runtime.shutdown_background();
     result.map_err(|error| name_missing_rights(config, error))
 }
@@ -180,11 +200,30 @@ fn stop_on_signal(
     Ok(())
 }
 
+/// SIGHUP never ends the process.
+fn reread_on_signal(
+    runtime: &tokio::runtime::Runtime,
+    reread: impl Fn() + Send + Sync + 'static,
+) -> Result<(), Error> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let _entered = runtime.enter();
+    let mut signals = signal(SignalKind::hangup()).map_err(start_error("listen for signals"))?;
+    let reread = Arc::new(reread);
+    runtime.spawn(async move {
+        while signals.recv().await.is_some() {
+            let reread = Arc::clone(&reread);
+            // It reads a file. A panic in it is its own end only.
+            drop(tokio::task::spawn_blocking(move || reread()).await);
+        }
+    });
+    Ok(())
+}
+
 fn run_parts(
     config: &Config,
     directory: &Arc<Directory>,
     topics: topics::Partitions,
-    runtime: &tokio::runtime::Handle,
+    (runtime, notifier): (&tokio::runtime::Handle, &Notifier),
     stop: &Arc<AtomicBool>,
 ) -> Result<(), Error> {
     let mut settings = Settings::new(config);
@@ -192,14 +231,16 @@ fn run_parts(
     let resolver = resolver(config, runtime)?;
     let views = Views::default();
     let status = Status::new(config.pipeline.workers);
-    let owners = Owners::default();
+    let (source_owners, owners) = (Owners::default(), Owners::default());
     let sink = start_sink(config, &settings)?;
     let services = Services {
         instance: config.kafka.instance_id.clone(),
         advertise: config.http.advertise.clone(),
         views: views.clone(),
         status: status.clone(),
+        source_partitions: topics.source,
         bases_partitions: topics.bases,
+        source_owners: source_owners.clone(),
         owners: owners.clone(),
         token: token(config),
         tls: config.http.tls.as_ref().map(Tls::new).transpose()?,
@@ -211,14 +252,14 @@ fn run_parts(
         rules: rules_probe(&resolver.status()),
         disk: disk_probe(directory),
     };
-    let server = serve(config, services, runtime, stop)?;
+    let server = serve(config, services.clone(), runtime, stop)?;
     let log_ends = Ends::default();
     let members = Arc::default();
     let watch = Watch {
         partitions: watched_partitions(status.clone()),
         ends: Arc::clone(&log_ends),
         members: Arc::clone(&members),
-        owners: Box::new(move |found| owners.set(found)),
+        owners: set_owners(source_owners, owners),
         groups: watched_groups(&settings, sink.is_some()),
     };
     monitor::spawn(&settings, watch, Arc::clone(stop))?;
@@ -245,7 +286,9 @@ fn run_parts(
         spawn_worker(options, ended.clone())?;
     }
     drop(ended);
-    let result = wait(config, stop, &ends, sink.as_ref());
+    let describe = Box::new(move || http::summary(&services));
+    notifier.running(status, describe);
+    let result = wait((config, notifier), stop, &ends, sink.as_ref());
     stop.store(true, Ordering::SeqCst);
     let sunk = sink.map_or(Ok(()), |sink| {
         sink.stop();
@@ -367,7 +410,7 @@ type Ended = thread::Result<Result<(), Stopped>>;
 
 /// Waits until every worker has ended. The first that ends stops the others.
 fn wait(
-    config: &Config,
+    (config, notifier): (&Config, &Notifier),
     stop: &AtomicBool,
     ends: &mpsc::Receiver<Ended>,
     sink: Option<&sink::Handle>,
@@ -387,6 +430,9 @@ fn wait(
             }
             if stop.load(Ordering::SeqCst) {
                 let now = clock::now();
+                if deadline.is_none() {
+                    notifier.stopping();
+                }
                 if now > *deadline.get_or_insert(now + config.shutdown.grace) {
                     return first.and(Err(Error::Grace(config.shutdown.grace)));
                 }
@@ -405,6 +451,21 @@ fn wait(
         first = first.and(result.map_err(Error::from));
     }
     first
+}
+
+/// Tells those who answer for partitions of the source and of the bases.
+fn set_owners(source: Owners, bases: Owners) -> Box<dyn Fn(BTreeMap<Partition, String>) + Send> {
+    Box::new(move |found| {
+        let (mut of_source, mut of_bases) = (BTreeMap::new(), BTreeMap::new());
+        for (partition, owner) in found {
+            match partition.topic {
+                Topic::Source => of_source.insert(partition.number, owner),
+                _ => of_bases.insert(partition.number, owner),
+            };
+        }
+        source.set(of_source);
+        bases.set(of_bases);
+    })
 }
 
 /// The workers' group and, with a database, the sink's.

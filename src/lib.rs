@@ -136,7 +136,8 @@
 //! | [`engine`] | worker, tasks, restore |
 //! | [`sink`] | PostgreSQL; the only place that names tokio-postgres |
 //! | [`http`] | queries, health, metrics; the only place that names axum |
-//! | [`telemetry`] | logs |
+//! | [`notify`] | life signs for the service manager; the only place that names `sd_notify` |
+//! | [`telemetry`] | logs; the only place that names `tracing_subscriber` |
 //! | [`app`] | puts the parts together |
 //! | [`verify`] | proves from the committed topics that the promises hold; shares no decision with the above |
 //! | [`inspect`] | looks for an operator: payments, dead letters, instances, positions, rules |
@@ -172,6 +173,7 @@ pub mod failpoint;
 pub mod http;
 pub mod inspect;
 pub mod metrics;
+pub mod notify;
 pub mod operate;
 pub mod positions;
 pub mod rules;

@@ -67,7 +67,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "domain", "clock", "tls", "config", "codec", "state", "metrics", "engine",
         ],
     ),
-    ("telemetry", &[]),
+    ("notify", &["clock", "engine"]),
+    ("telemetry", &["clock"]),
     (
         "app",
         &[
@@ -85,6 +86,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "engine",
             "sink",
             "http",
+            "notify",
         ],
     ),
     // No `domain`, no `engine`, no `state`: what proves the pipeline shares none of its decisions.
@@ -147,7 +149,8 @@ const OWNERS: &[(&str, &str)] = &[
     ("::metrics", "src/metrics/"),
     ("metrics_exporter_prometheus", "src/metrics/"),
     ("metrics_process", "src/metrics/"),
-    ("tracing_subscriber", "src/telemetry.rs"),
+    ("sd_notify", "src/notify.rs"),
+    ("tracing_subscriber", "src/telemetry/"),
 ];
 
 /// Lines of a file that are neither blank nor a comment nor its unit tests.

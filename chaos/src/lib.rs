@@ -8,6 +8,7 @@
 //! death signal. Children have their own process group, so Ctrl-C on a terminal reaches their owner only.
 
 pub mod bench;
+pub mod browser;
 pub mod cluster;
 pub mod demo;
 pub mod interrupt;

@@ -109,7 +109,7 @@ struct Complaint {
 
 impl ClientContext for Watch {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(target: "librdkafka", "{facility}: {message}");
+        tracing::debug!(target: "settle::kafka", facility, "{message}");
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

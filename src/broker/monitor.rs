@@ -100,8 +100,8 @@ pub struct Watch {
     pub partitions: Box<dyn Fn() -> Vec<Partition> + Send>,
     pub ends: Ends,
     pub members: Arc<Mutex<Members>>,
-    /// Called with partition of the bases topic → advertised address of its owner.
-    pub owners: Box<dyn Fn(BTreeMap<i32, String>) + Send>,
+    /// Called with partition of the source and the bases topic → advertised address of its owner.
+    pub owners: Box<dyn Fn(BTreeMap<Partition, String>) + Send>,
     /// The groups whose partitions must all have an owner.
     pub groups: Vec<ownerless::Watch>,
 }
@@ -176,13 +176,12 @@ pub fn spawn(
     }))
 }
 
-/// Owners of the bases partitions, and the transactional ids of all members.
+/// Owners of the partitions of source and bases, and the transactional ids of all members.
 fn describe(
     client: &BaseConsumer<Quiet>,
     settings: &Settings,
-) -> Result<(BTreeMap<i32, String>, BTreeSet<String>), Error> {
+) -> Result<(BTreeMap<Partition, String>, BTreeSet<String>), Error> {
     let list = members(client, settings, &settings.application_id)?;
-    let bases = settings.topics.of(Topic::Bases);
     let (mut owners, mut ids) = (BTreeMap::new(), BTreeSet::new());
     for member in list.groups().iter().flat_map(GroupInfo::members) {
         let Some(identity) = Identity::parse(member.client_id()) else {
@@ -190,8 +189,11 @@ fn describe(
         };
         ids.insert(settings.transactional_id_of(&identity));
         let assignment = member.assignment().unwrap_or_default();
-        for partition in assigned(assignment, bases).unwrap_or_default() {
-            owners.insert(partition, identity.address.to_owned());
+        for topic in [Topic::Source, Topic::Bases] {
+            let assigned = assigned(assignment, settings.topics.of(topic));
+            for number in assigned.unwrap_or_default() {
+                owners.insert(Partition::new(topic, number), identity.address.to_owned());
+            }
         }
     }
     Ok((owners, ids))

@@ -38,7 +38,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE", global = true)]
     pub(super) config: Option<PathBuf>,
 
-    /// How log lines look [default: text on a terminal, json otherwise]
+    /// How log lines look [default: log.format]
     #[arg(long, value_enum, value_name = "FORMAT", global = true)]
     pub(super) log_format: Option<telemetry::Format>,
 

@@ -12,6 +12,7 @@ mod letters;
 mod manual;
 mod positions;
 mod rules;
+mod run;
 mod state;
 mod status;
 mod topics;
@@ -24,7 +25,6 @@ use std::path::Path;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use crate::app;
 use crate::broker::admin;
 use crate::cli::arguments::{Arguments, Command, ConfigCommand};
 use crate::config::problem::Errors;
@@ -32,7 +32,10 @@ use crate::config::{Loaded, default_file};
 use crate::exit::Exit;
 use crate::inspect;
 use crate::operate;
-use crate::telemetry;
+use crate::telemetry::{self, Logs};
+
+/// The usual variable for what is logged.
+const RUST_LOG: &str = "RUST_LOG";
 
 /// Read when no other file is named, if it is there.
 const DEFAULT_FILE: &str = "settle.toml";
@@ -42,7 +45,7 @@ const DEFAULT_FILE: &str = "settle.toml";
 enum Error {
     #[error(transparent)]
     Config(#[from] Errors),
-    #[error(transparent)]
+    #[error("{RUST_LOG}: {0}")]
     Telemetry(#[from] telemetry::Error),
     #[error(transparent)]
     Topics(#[from] crate::topics::Error),
@@ -130,8 +133,14 @@ fn execute(arguments: &Arguments, environment: &[(String, String)]) -> Result<Ex
     let loaded = load(arguments.config.as_deref(), environment)?;
     match &arguments.command {
         Command::Run => {
-            start_logging(arguments, environment)?;
-            Ok(run(&loaded))
+            let instance = loaded.config.kafka.instance_id.as_str();
+            let logs = start_logging(arguments, environment, &loaded, Some(instance))?;
+            Ok(run::execute(
+                &loaded,
+                logs,
+                arguments.config.clone(),
+                environment,
+            ))
         }
         Command::Config(ConfigCommand::Dump) => {
             print(&loaded.dump())?;
@@ -142,39 +151,39 @@ fn execute(arguments: &Arguments, environment: &[(String, String)]) -> Result<Ex
         Command::Health(wanted) => health::execute(wanted, &loaded),
         Command::Acls(wanted) => acls::execute(wanted, &loaded),
         Command::Topics(command) => {
-            start_logging(arguments, environment)?;
+            start_logging(arguments, environment, &loaded, None)?;
             topics::execute(command, &loaded)
         }
         Command::Verify(wanted) => {
-            start_logging(arguments, environment)?;
+            start_logging(arguments, environment, &loaded, None)?;
             verify::execute(wanted, &loaded)
         }
         Command::Explain(wanted) => {
-            start_logging(arguments, environment)?;
+            start_logging(arguments, environment, &loaded, None)?;
             explain::execute(wanted, &loaded)
         }
         Command::Status(wanted) => {
-            start_logging(arguments, environment)?;
+            start_logging(arguments, environment, &loaded, None)?;
             status::execute(wanted, &loaded)
         }
         Command::Offsets(wanted) => {
-            start_logging(arguments, environment)?;
+            start_logging(arguments, environment, &loaded, None)?;
             status::offsets(wanted, &loaded)
         }
         Command::Rules(wanted) => {
-            start_logging(arguments, environment)?;
+            start_logging(arguments, environment, &loaded, None)?;
             rules::execute(wanted, &loaded)
         }
         Command::State(wanted) => {
-            start_logging(arguments, environment)?;
+            start_logging(arguments, environment, &loaded, None)?;
             state::execute(wanted, &loaded)
         }
         Command::DeadLetters(wanted) => {
-            start_logging(arguments, environment)?;
+            start_logging(arguments, environment, &loaded, None)?;
             letters::execute(wanted, &loaded)
         }
         Command::Positions(wanted) => {
-            start_logging(arguments, environment)?;
+            start_logging(arguments, environment, &loaded, None)?;
             positions::execute(wanted, &loaded)
         }
     }
@@ -186,34 +195,36 @@ fn load(named: Option<&Path>, environment: &[(String, String)]) -> Result<Loaded
     let path = named.or_else(|| usual.exists().then_some(usual));
     let loaded = Loaded::load(path, environment.iter().cloned())?;
     let refused = admin::refused_properties(&loaded.config);
-    if refused.is_empty() {
-        return Ok(loaded);
-    }
-    let problems = refused
+    let properties = refused
         .iter()
         .map(|(name, text)| loaded.property_problem(name, text));
-    Err(Errors::new(problems.collect()).into())
+    let filter = telemetry::check(&loaded.config.log.filter).err();
+    let filter = filter.map(|error| loaded.key_problem("log.filter", &error.to_string()));
+    let problems: Vec<_> = properties.chain(filter).collect();
+    if problems.is_empty() {
+        Ok(loaded)
+    } else {
+        Err(Errors::new(problems).into())
+    }
 }
 
-fn start_logging(arguments: &Arguments, environment: &[(String, String)]) -> Result<(), Error> {
-    let filter = environment.iter().find(|(name, _)| name == "RUST_LOG");
-    Ok(telemetry::init(
-        arguments.log_format,
-        filter.map(|(_, value)| value.as_str()),
-    )?)
+/// `RUST_LOG` wins over `log.filter`.
+fn filter_in(environment: &[(String, String)]) -> Option<&str> {
+    let filter = environment.iter().find(|(name, _)| name == RUST_LOG);
+    filter.map(|(_, value)| value.as_str())
 }
 
-fn run(loaded: &Loaded) -> Exit {
-    for warning in loaded.warnings() {
-        tracing::warn!("{warning}");
-    }
-    match app::run(&loaded.config) {
-        Ok(()) => Exit::Clean,
-        Err(error) => {
-            tracing::error!(exit = error.exit().code(), "{error}");
-            error.exit()
-        }
-    }
+fn start_logging(
+    arguments: &Arguments,
+    environment: &[(String, String)],
+    loaded: &Loaded,
+    instance: Option<&str>,
+) -> Result<Logs, Error> {
+    let log = &loaded.config.log;
+    let format = arguments.log_format;
+    let format = format.unwrap_or_else(|| telemetry::Format::of(&log.format));
+    let filter = filter_in(environment).unwrap_or(&log.filter);
+    Ok(telemetry::init(format, filter, instance)?)
 }
 
 fn pretty(value: &impl serde::Serialize) -> String {

@@ -139,6 +139,21 @@ pub fn path(text: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether it is a filter is known to the library alone.
+pub fn log_filter(text: &str) -> Result<(), String> {
+    if text.contains(char::is_control) {
+        return Err("must be one line".to_owned());
+    }
+    Ok(())
+}
+
+pub fn log_format(text: &str) -> Result<(), String> {
+    match text {
+        "auto" | "text" | "json" => Ok(()),
+        _ => Err(format!("must be auto, text or json, not {text:?}")),
+    }
+}
+
 /// A merchant number, or its beginning followed by `*`.
 pub fn merchant(text: &str) -> Result<(), String> {
     let number = text.strip_suffix('*').unwrap_or(text);

@@ -65,6 +65,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
         "The database that mirrors the topics. Leave the table out to run without one.",
     ),
     ("http", "Queries, health and metrics."),
+    ("log", "Lines on standard error."),
     ("shutdown", "The orderly end."),
 ];
 
@@ -384,6 +385,18 @@ pub static KEYS: &[Key] = &[
         Kind::Flag,
         "false",
         "Offer the end point that sends random payments. For demonstrations only.",
+    ),
+    key(
+        "log.filter",
+        Kind::Text(check::log_filter),
+        "info",
+        "Which lines are logged, such as \"info,settle::engine=debug\". The variable RUST_LOG wins. Read again on SIGHUP.",
+    ),
+    key(
+        "log.format",
+        Kind::Text(check::log_format),
+        "auto",
+        "text, json, or auto: text on a terminal, json otherwise. --log-format wins.",
     ),
     duration(
         "shutdown.grace",

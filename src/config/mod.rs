@@ -45,6 +45,7 @@ pub struct Config {
     pub rules: Rules,
     pub postgres: Option<Postgres>,
     pub http: Http,
+    pub log: Log,
     pub shutdown: Shutdown,
 }
 
@@ -131,6 +132,13 @@ pub struct HttpTls {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub filter: String,
+    /// `text`, `json` or `auto`.
+    pub format: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shutdown {
     pub grace: Duration,
 }
@@ -183,6 +191,11 @@ impl Loaded {
     /// What is valid and yet worth a thought.
     pub fn warnings(&self) -> Vec<String> {
         advice::warnings(&self.config)
+    }
+
+    /// A problem with a key that only its user could find.
+    pub fn key_problem(&self, path: &str, text: &str) -> Problem {
+        Problem::new(&self.settings.keys[path].place, path, text)
     }
 
     /// A problem with a property of librdkafka that only its client could find.
@@ -315,6 +328,10 @@ fn build(settings: &Settings) -> Config {
             token: fields.secret("http.token"),
             tls: http_tls(&mut fields),
             generator: fields.flag("http.generator"),
+        },
+        log: Log {
+            filter: fields.text("log.filter"),
+            format: fields.text("log.format"),
         },
         shutdown: Shutdown {
             grace: fields.duration("shutdown.grace"),

@@ -84,6 +84,10 @@ fn without_a_file_the_defaults_hold() {
         ("127.0.0.1:8080", &None)
     );
     assert!(!config.http.generator);
+    assert_eq!(
+        (config.log.filter.as_str(), config.log.format.as_str()),
+        ("info", "auto")
+    );
     assert_eq!(config.shutdown.grace, Duration::from_secs(10));
 }
 

@@ -22,6 +22,7 @@ impl<P: Port> Worker<P> {
                 let places: Vec<(Partition, i64)> = partitions
                     .iter()
                     // The group waits for the answer, and the place counts only until the start.
+                    .inspect(|_| self.goes_on())
                     .map(|partition| (*partition, self.reader.bounds(*partition)))
                     .map(|(partition, bounds)| (partition, bounds.map_or(0, |bounds| bounds.low)))
                     .collect();
@@ -52,6 +53,7 @@ impl<P: Port> Worker<P> {
                 }
                 let mut closed = Ok(());
                 for partition in partitions {
+                    self.goes_on();
                     let result = self.close(*partition);
                     if result.is_err() {
                         self.paused.remove(partition);

@@ -284,7 +284,8 @@ pub fn end_left_by<P: Port>(
             Found::Behind(partition) if clock::now() >= deadline => {
                 tracing::warn!(
                     transactional_id,
-                    behind = fixed.names.place(partition),
+                    topic = fixed.names.of(partition.topic),
+                    partition = partition.number,
                     "another writer's open transaction hides whether records that a former owner \
                      has left are decided"
                 );
@@ -351,7 +352,8 @@ impl<P: Port> Worker<P> {
                 if now.saturating_sub(since) >= INTERVAL {
                     self.lookout.behind_since = Some(now);
                     tracing::warn!(
-                        behind = self.fixed.names.place(partition),
+                        topic = self.fixed.names.of(partition.topic),
+                        partition = partition.number,
                         "nothing is committed while another writer's open transaction hides \
                          whether records of an earlier one of this instance are decided"
                     );

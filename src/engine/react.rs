@@ -31,19 +31,19 @@ impl<P: Port> Worker<P> {
         self.metrics.failed(reaction(&todo));
         match todo {
             Todo::Wait => {
-                tracing::warn!(worker = self.number, %failure, "waiting");
+                tracing::warn!(worker = self.number, error = %failure, "waiting");
                 clock::sleep(RETRY_PAUSE);
             }
             Todo::WaitForTopic => self.wait_for_topic(failure)?,
             Todo::Recover { fenced } => {
-                tracing::warn!(worker = self.number, %failure, "taking up again from the log");
+                tracing::warn!(worker = self.number, error = %failure, "taking up again from the log");
                 if fenced && self.fencings.is_fought(clock::now()) {
                     return Err(duel("its producer has fenced this one again and again"));
                 }
                 self.recover();
             }
             Todo::Rejoin => {
-                tracing::warn!(worker = self.number, %failure, "joining the group again");
+                tracing::warn!(worker = self.number, error = %failure, "joining the group again");
                 self.rejoin()?;
             }
             Todo::Rebuild => {
@@ -53,7 +53,7 @@ impl<P: Port> Worker<P> {
                 self.recover();
             }
             Todo::Stop(cause) => {
-                tracing::error!(worker = self.number, %failure, "stopping");
+                tracing::error!(worker = self.number, error = %failure, "stopping");
                 return Err(failure.stop(cause));
             }
         }
@@ -70,13 +70,13 @@ impl<P: Port> Worker<P> {
                 "{failure}: a topic or partition of this service is gone. `settle topics plan` \
                  names it, `settle positions show` tells what depends on it"
             );
-            tracing::error!(worker = self.number, failure = message, "stopping");
+            tracing::error!(worker = self.number, error = message, "stopping");
             return Err(Stopped {
                 cause: Cause::Failed,
                 message,
             });
         }
-        tracing::warn!(worker = self.number, %failure, "waiting");
+        tracing::warn!(worker = self.number, error = %failure, "waiting");
         clock::sleep(RETRY_PAUSE);
         Ok(())
     }
@@ -85,6 +85,7 @@ impl<P: Port> Worker<P> {
     /// taken this one's place: the two would replace each other for ever.
     fn rejoin(&mut self) -> Result<(), Stopped> {
         while !self.stop.load(Ordering::Relaxed) {
+            self.goes_on();
             match self.port.holder(self.number) {
                 Ok(Holder::Us) => break,
                 Ok(Holder::Unclear) if !self.replacements.is_fought(clock::now()) => break,

@@ -15,11 +15,17 @@ use crate::engine::worker::Worker;
 const SILENCE: Duration = Duration::from_secs(5);
 
 impl<P: Port> Worker<P> {
+    /// Says that the loop is not stuck. A turn says so at its end; one that asks others for several
+    /// things, each of which may take them until its time-out, also in between.
+    pub(super) fn goes_on(&self) {
+        let now = clock::now().as_millis();
+        self.status.turn(u64::try_from(now).unwrap_or(u64::MAX));
+    }
+
     /// Tells others how things stand.
     pub(super) fn report(&mut self) {
+        self.goes_on();
         let now = clock::now();
-        self.status
-            .turn(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
         let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         let mut tasks = BTreeMap::new();
         for (partition, life) in &self.tasks.lives {

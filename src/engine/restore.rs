@@ -67,6 +67,7 @@ impl<P: Port> Worker<P> {
             self.reader.committed(&new)?;
         failpoint::fail::<Failure>(Point::RestoreOffsets)?;
         for (partition, group) in new.into_iter().zip(offsets) {
+            self.goes_on();
             self.open(partition)?;
             failpoint::fail::<Failure>(Point::RestoreOpened)?;
             let restore = self.begin_restore(partition, group)?;
@@ -155,8 +156,8 @@ impl<P: Port> Worker<P> {
                 tracing::error!(
                     topic,
                     partition = number,
-                    begins = low,
-                    state = next,
+                    from = low,
+                    recorded = next,
                     "records of this changelog were deleted: only this local state holds their \
                      totals, and nobody else can take the partition over. Stop all instances, \
                      delete the topic, and run `settle positions rebuild`"
@@ -209,6 +210,7 @@ impl<P: Port> Worker<P> {
             .tasks
             .in_life(|life| matches!(life, Life::Restoring(_)))
         {
+            self.goes_on();
             self.continue_restore(partition)?;
         }
         Ok(())
@@ -354,8 +356,10 @@ impl<P: Port> Worker<P> {
         if start.group_differed {
             self.metrics.positions_repaired.increment(1);
             tracing::error!(
-                topic, partition = partition.number,
-                recorded = start.offset, group = ?restore.group,
+                topic,
+                partition = partition.number,
+                recorded = start.offset,
+                committed_offset = restore.group,
                 "the group's offset differs from the position committed with the outputs; going \
                  on from the latter"
             );
@@ -425,7 +429,7 @@ impl<P: Port> Worker<P> {
         tracing::info!(
             partition = partition.number,
             from,
-            until = start,
+            to = start,
             "reading payments again for the duplicate window"
         );
         failpoint::fail::<Failure>(Point::RestoreWindow)?;

@@ -93,7 +93,7 @@ pub struct Worker {
     /// The group has given it its share (which may be none).
     assigned: AtomicBool,
     tasks: Mutex<BTreeMap<(Kind, i32), Task>>,
-    last_problem: Mutex<Option<String>>,
+    last_problem: Mutex<Option<(String, Duration)>>,
 }
 
 impl Worker {
@@ -153,8 +153,8 @@ impl Worker {
         *self.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
     }
 
-    /// The last trouble that the worker had to react to, in one line.
-    pub fn last_problem(&self) -> Option<String> {
+    /// The last trouble that the worker had to react to, in one line, and when (process clock).
+    pub fn last_problem(&self) -> Option<(String, Duration)> {
         self.last_problem
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -165,7 +165,7 @@ impl Worker {
         *self
             .last_problem
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(problem);
+            .unwrap_or_else(PoisonError::into_inner) = Some((problem, clock::now()));
     }
 }
 

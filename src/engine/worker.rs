@@ -440,7 +440,7 @@ impl<P: Port> Worker<P> {
                 if let Todo::Stop(cause) = failure.todo() {
                     return Err(failure.stop(cause));
                 }
-                tracing::warn!(%failure, "closing a task");
+                tracing::warn!(error = %failure, "closing a task");
             }
         }
         Ok(())

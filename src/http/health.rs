@@ -79,9 +79,18 @@ impl Checks {
         }
     }
 
+    fn gates(&self) -> [&Check; 3] {
+        [&self.connected, &self.assigned, &self.restored]
+    }
+
     pub(super) fn are_ready(&self) -> bool {
-        let gates = [&self.connected, &self.assigned, &self.restored];
-        gates.iter().all(|check| check.ok)
+        self.gates().iter().all(|check| check.ok)
+    }
+
+    /// What keeps it from being ready, in words.
+    fn missing(&self) -> Vec<&str> {
+        let failing = self.gates().into_iter().filter(|check| !check.ok);
+        failing.map(|check| check.detail.as_str()).collect()
     }
 }
 
@@ -105,13 +114,56 @@ pub(super) fn is_alive(status: &Status) -> bool {
     workers.all(|worker| turn_age(worker) <= TURN_LIMIT)
 }
 
+/// One line for a person: ready, or what is missing; and what is behind.
+pub(super) fn summary(services: &Services) -> String {
+    let checks = Checks::of(services);
+    let mut parts = match checks.missing() {
+        missing if missing.is_empty() => vec!["ready".to_owned()],
+        missing => vec![format!("not ready: {}", missing.join(", "))],
+    };
+    let tasks = services
+        .status
+        .workers
+        .iter()
+        .flat_map(|worker| worker.tasks());
+    let (tasks, lag) = tasks.fold((0, 0), |(tasks, lag), (_, task)| {
+        (tasks + 1, lag + task.lag.unwrap_or(0))
+    });
+    parts.push(format!("{tasks} partitions, {lag} records behind"));
+    if !checks.rules.ok {
+        parts.push("the rule service is down".to_owned());
+    }
+    if checks.sink.is_some_and(|sink| !sink.ok) {
+        parts.push("PostgreSQL is down".to_owned());
+    }
+    parts.join("; ")
+}
+
 pub(super) async fn live(State(app): State<Arc<App>>) -> Response {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Loop {
+        worker: usize,
+        turned_millis_ago: u64,
+        ok: bool,
+    }
     #[derive(Serialize)]
     struct Body {
         alive: bool,
+        workers: Vec<Loop>,
     }
-    let alive = is_alive(&app.services.status);
-    (code(alive), Json(Body { alive })).into_response()
+    let status = &app.services.status;
+    let workers = status.workers.iter().enumerate();
+    let workers = workers.map(|(number, worker)| Loop {
+        worker: number,
+        turned_millis_ago: u64::try_from(turn_age(worker).as_millis()).unwrap_or(u64::MAX),
+        ok: turn_age(worker) <= TURN_LIMIT,
+    });
+    let body = Body {
+        alive: is_alive(status),
+        workers: workers.collect(),
+    };
+    (code(body.alive), Json(body)).into_response()
 }
 
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {

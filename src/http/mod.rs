@@ -1,5 +1,5 @@
 //! HTTP: queries over committed totals, answered by any instance for every key; health,
-//! metrics and status; the generator of the demo. The only place that names axum.
+//! metrics and status; a page that shows them; the generator of the demo. The only place that names axum.
 //!
 //! Nothing here touches a task: totals come from [`Views`], all else from [`Status`] and the
 //! snapshots that the owners of sink and rules hand out. What another instance owns is asked of
@@ -11,6 +11,7 @@ mod forward;
 pub mod generator;
 mod health;
 mod key;
+mod page;
 mod partition;
 mod query;
 mod refusal;
@@ -44,8 +45,13 @@ pub struct Services {
     pub advertise: String,
     pub views: Views,
     pub status: Status,
+    /// Partitions of the source topic.
+    pub source_partitions: i32,
     /// Partitions of the bases topic.
     pub bases_partitions: i32,
+    /// Of the source topic; for people only.
+    pub source_owners: Owners,
+    /// Of the bases topic.
     pub owners: Owners,
     /// When set, everything but health and metrics needs it.
     pub token: Option<String>,
@@ -130,7 +136,7 @@ pub struct Rules {
     pub problem: Option<String>,
 }
 
-/// Which instance owns a partition of the bases topic: its advertised address. Cheap to clone.
+/// Which instance owns a partition: its advertised address. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Owners(Arc<RwLock<BTreeMap<i32, String>>>);
 
@@ -144,6 +150,11 @@ impl Owners {
         let owners = self.0.read().unwrap_or_else(PoisonError::into_inner);
         owners.get(&partition).cloned()
     }
+}
+
+/// One line for a person: ready, or what is missing; and what is behind.
+pub fn summary(services: &Services) -> String {
+    health::summary(services)
 }
 
 /// Answers requests until `shutdown` is ready, then lets the ones under way end within seconds.

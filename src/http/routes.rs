@@ -16,17 +16,19 @@ use tokio::time::timeout;
 
 use crate::http::forward::Forwarder;
 use crate::http::refusal::Refusal;
-use crate::http::{Services, all, generator, health, key, partition, status};
+use crate::http::{Services, all, generator, health, key, page, partition, status};
 use crate::metrics::Requests;
 
 /// Until an answer begins. The generator has a limit of its own.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is answered without a token: probes and scrapers have none.
+/// What is answered without a token: probes and scrapers have none. Nor has who opens the page,
+/// which asks for it.
 const OPEN: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
 /// What is counted from the start. A path that stands under none of them counts as the last one.
-const ROUTES: [&str; 9] = [
+const ROUTES: [&str; 10] = [
+    "/",
     "/api/aggregation-data",
     "/api/aggregation-data/all",
     "/api/status",
@@ -56,6 +58,10 @@ pub(super) fn router(services: Services) -> Router {
         services,
     });
     let mut router = Router::new()
+        .route("/", get(page::html))
+        .route("/page.css", get(page::css))
+        .route("/page.js", get(page::js))
+        .route("/page.svg", get(page::svg))
         .route("/api/aggregation-data", get(key::get))
         .route("/api/aggregation-data/all", get(all::get))
         .route(partition::PATH, get(partition::get))
@@ -94,7 +100,8 @@ async fn authorized(State(app): State<Arc<App>>, request: Request, next: Next) -
     let Some(token) = &app.services.token else {
         return next.run(request).await;
     };
-    if OPEN.contains(&request.uri().path()) {
+    let path = request.uri().path();
+    if OPEN.contains(&path) || page::PATHS.contains(&path) {
         return next.run(request).await;
     }
     let given = request.headers().get(header::AUTHORIZATION);

@@ -1,6 +1,7 @@
 //! `/api/status` for people and programs, `/metrics` for Prometheus: the same statuses twice.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -9,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::clock;
 use crate::engine::status::{Kind, Phase, Task};
 use crate::http::health::{Checks, is_alive, turn_age};
 use crate::http::routes::App;
@@ -69,24 +71,36 @@ pub(super) async fn get(State(app): State<Arc<App>>) -> Json<Value> {
             json!({
                 "connected": worker.is_connected(),
                 "assigned": worker.is_assigned(),
-                "turnedMillisAgo": u64::try_from(turn_age(worker).as_millis()).unwrap_or(u64::MAX),
-                "lastProblem": worker.last_problem(),
+                "turnedMillisAgo": millis(turn_age(worker)),
+                "lastProblem": worker.last_problem().map(|(problem, _)| problem),
+                "lastProblemMillisAgo": worker.last_problem().map(|(_, at)| millis(since(at))),
             })
         })
         .collect();
     let owners: Map<_, _> = (0..services.bases_partitions)
         .map(|partition| (partition.to_string(), owner(services, partition).into()))
         .collect();
+    let source_owners: Map<_, _> = (0..services.source_partitions)
+        .map(|partition| {
+            (
+                partition.to_string(),
+                source_owner(services, partition).into(),
+            )
+        })
+        .collect();
     let checks = Checks::of(services);
     Json(json!({
         "instance": services.instance,
+        "address": services.advertise,
         "version": VERSION,
+        "upMillis": millis(clock::now()),
         "alive": is_alive(&services.status),
         "ready": checks.are_ready(),
         "checks": checks,
         "workers": workers,
         "partitions": partitions(services),
         "owners": owners,
+        "sourceOwners": source_owners,
         "sink": services.sink.as_ref().map(|sink| sink_json(&sink())),
         "rules": rules_json(&(services.rules)()),
     }))
@@ -97,6 +111,26 @@ fn owner(services: &Services, partition: i32) -> Option<String> {
         Some(_) => Some(services.advertise.clone()),
         None => services.owners.of(partition),
     }
+}
+
+/// The group's answer is up to a second old; the own tasks are known.
+fn source_owner(services: &Services, partition: i32) -> Option<String> {
+    let mut workers = services.status.workers.iter();
+    let is_own = workers.any(|worker| worker.tasks().contains_key(&(Kind::Ingest, partition)));
+    match services.source_owners.of(partition) {
+        _ if is_own => Some(services.advertise.clone()),
+        // It has just been given up.
+        Some(owner) if owner == services.advertise => None,
+        owner => owner,
+    }
+}
+
+fn since(at: Duration) -> Duration {
+    clock::now().saturating_sub(at)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn sink_json(sink: &Sink) -> Value {

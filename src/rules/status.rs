@@ -265,12 +265,12 @@ fn log(key: &RuleKey, trouble: &Trouble, suppressed: u64) {
     let (kind, detail, key) = (trouble.failure.label(), &trouble.detail, key.as_str());
     if trouble.failure.needs_attention() {
         tracing::error!(
-            kind, %detail, key, suppressed,
+            kind, error = %detail, key, suppressed,
             "rule service: wrong answer, payments of this key wait until someone corrects it"
         );
     } else {
         tracing::warn!(
-            kind, %detail, key, suppressed,
+            kind, error = %detail, key, suppressed,
             "rule service: no answer, asking again"
         );
     }

@@ -67,7 +67,7 @@ impl Service {
             if let Some(held_back) = complaints.pass() {
                 tracing::warn!(
                     %error,
-                    held_back,
+                    suppressed = held_back,
                     "the database is not reached: the sink waits, the pipeline goes on"
                 );
             }

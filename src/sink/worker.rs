@@ -200,8 +200,9 @@ impl Worker {
                 topic = self.member.topic(at),
                 partition = at.number,
                 offset,
-                held_back,
-                "record passed over: {why}"
+                suppressed = held_back,
+                error = %why,
+                "record passed over"
             );
         }
     }
@@ -335,7 +336,8 @@ impl Worker {
             Start::At(from) => from,
             Start::Gap { from, to } => {
                 tracing::error!(
-                    partition = place(),
+                    topic = self.member.topic(at),
+                    partition = at.number,
                     from,
                     to,
                     "records were deleted by retention before they were written: payment_log lacks them"
@@ -414,7 +416,11 @@ impl Worker {
     fn complain(&mut self, why: &str) {
         self.status.set_problem(format!("Kafka: {why}"));
         if let Some(held_back) = self.kafka.pass() {
-            tracing::warn!(held_back, "the sink reads no further for now: {why}");
+            tracing::warn!(
+                suppressed = held_back,
+                error = why,
+                "the sink reads no further for now"
+            );
         }
     }
 

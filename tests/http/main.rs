@@ -3,6 +3,7 @@
 
 mod limits;
 mod operations;
+mod page;
 mod server;
 
 use std::collections::BTreeMap;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde_json::json;
 use settle::clock;
-use settle::engine::status::{Kind, Phase, Task, Unstable, Waiting};
+use settle::engine::status::{Kind, Phase, Status, Task, Unstable, Waiting};
 use settle::http::{Generator, Rules, Sink};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -49,6 +49,43 @@ async fn readiness_waits_for_connection_assignment_and_restore_but_not_for_the_d
     worker.set_tasks(task(Phase::Running));
     assert_eq!(failing().await, (200, "sink".to_owned()));
     assert_eq!(server.get("/livez").await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_stuck_loop_is_not_alive_and_a_dependency_that_is_down_is_no_stuck_loop() {
+    let server = Server::start(|services| {
+        services.status = Status::new(2);
+        services.sink = Some(Arc::new(Sink::default));
+        services.rules = Arc::new(|| Rules {
+            outage: true,
+            ..Rules::default()
+        });
+    })
+    .await;
+    let workers = &server.services.status.workers;
+    let alive = async || {
+        let response = server.get("/livez").await;
+        let status = response.status().as_u16();
+        let body = body(response).await;
+        let workers = body["workers"].as_array().unwrap().iter();
+        let ok: Vec<_> = workers.map(|worker| worker["ok"] == true).collect();
+        assert_eq!(body["alive"] == true, status == 200);
+        (status, ok)
+    };
+    // This thread serves too, by this clock.
+    clock::simulate(Duration::from_secs(100));
+    workers[0].turn(100_000);
+    workers[1].turn(41_000);
+    // Not connected, not assigned, no database, no rules.
+    assert_eq!(
+        server.get("/readyz").await.status(),
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    assert_eq!(alive().await, (200, vec![true, true]));
+    clock::simulate(Duration::from_secs(102));
+    assert_eq!(alive().await, (503, vec![true, false]));
+    workers[1].turn(102_000);
+    assert_eq!(alive().await, (200, vec![true, true]));
 }
 
 /// A server whose every status has something to show.
@@ -102,6 +139,13 @@ async fn status_shows_tasks_owners_sink_and_rules() {
     let own = &server.services.advertise;
     let owners = json!({"0": null, "1": own, "2": "10.0.0.2:8080", "3": null});
     assert_eq!(status["owners"], owners);
+    // The task of ingest is one of this instance.
+    assert_eq!(
+        status["sourceOwners"],
+        json!({"0": null, "1": null, "2": null, "3": own})
+    );
+    assert_eq!(status["address"], own.as_str());
+    assert!(status["workers"][0]["lastProblemMillisAgo"].is_u64());
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! One run with everything that can be seen: load, dead letters, an outage of the rule service, an upstream that leaves
 //! a transaction open, a database that goes away, a kill, a takeover, a restore, brokers that stand still. Afterwards
 //! every query of every dashboard has data, every registered metric has been scraped, and every diagnosis of a runbook
-//! and every command of the pages that lead through something has been carried out.
+//! and every command of the pages that lead through something has been carried out. The page tells the truth, and every
+//! log line is as documented.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -24,7 +25,7 @@ use serde_json::Value;
 use settle::metrics::ALL;
 
 use crate::prometheus::{INTERVAL, Prometheus};
-use crate::{dashboards, rules, walkthrough};
+use crate::{dashboards, logs, page, rules, walkthrough};
 
 const LIMIT: Duration = Duration::from_secs(90);
 const PAYMENTS_PER_SECOND: u32 = 600;
@@ -99,6 +100,7 @@ impl Scene {
     fn play(&mut self) {
         let settled = r#"sum(rate(settle_records_total{outcome="settlement"}[4s])) > 300"#;
         self.wait_for("payments to be settled", settled);
+        page::take_picture(&self.pipeline.instances[0]);
 
         self.breathe();
         self.pipeline.cluster.rules.set_fault(Fault::Status {
@@ -394,6 +396,10 @@ fn every_query_has_data_every_metric_is_scraped_and_every_diagnosis_works_in_a_r
     assert_eq!(scene.scraped(), registered);
     scene.lint_metrics();
     scene.diagnose();
+    page::tells_the_truth(&scene.pipeline.instances);
+    for instance in &scene.pipeline.instances {
+        logs::are_as_documented(instance);
+    }
     let gap = scene.largest(
         "min_over_time(settle:conservation_gap:records[5s])",
         scene.began,

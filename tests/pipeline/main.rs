@@ -16,6 +16,7 @@ mod database;
 mod http;
 mod kills;
 mod letters;
+mod life;
 mod line;
 mod metrics;
 mod money;
