@@ -265,11 +265,15 @@ fn run_parts(
     monitor::spawn(&settings, watch, Arc::clone(stop))?;
 
     let (ended, ends) = mpsc::channel();
+    let ending = Arc::default();
     for number in 0..config.pipeline.workers {
         let options = Options {
             number,
             port: settings.clone(),
-            fixed: fixed(config, topics, &settings, number),
+            fixed: Fixed {
+                ending: Arc::clone(&ending),
+                ..fixed(config, topics, &settings, number)
+            },
             directory: Arc::clone(directory),
             window: Window::new(config.dedup.window),
             accept_shorter_window: config.dedup.accept_shorter_window,
@@ -513,6 +517,7 @@ fn fixed(config: &Config, topics: topics::Partitions, settings: &Settings, worke
         absent_ttl: config.rules.absent_ttl,
         dead_letter_bytes_max: topics.dead_letter_bytes_max,
         cache_per_task: usize::try_from(config.state.cache / tasks).unwrap_or(usize::MAX),
+        ending: Arc::default(),
         wall_now: clock::wall_millis(),
         now: clock::now(),
     }

@@ -1,6 +1,7 @@
 //! What is the same for every batch of a worker, and the time of the batch at hand.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::broker::{Names, Partition, Topic};
@@ -61,6 +62,8 @@ pub struct Fixed {
     pub dead_letter_bytes_max: usize,
     /// Cache of one task's state file.
     pub cache_per_task: usize,
+    /// Transactional ids that this process has taken over, to end what they have left.
+    pub ending: Arc<Mutex<BTreeSet<String>>>,
     /// Wall clock at the start of the turn, milliseconds since the epoch.
     pub wall_now: i64,
     /// Process clock at the start of the turn.

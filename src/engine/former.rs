@@ -2,7 +2,7 @@
 //! they touched from going on until they time out; whoever takes such a partition over may end them
 //! at once, by taking the dead writer's transactional id over for a moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -62,13 +62,40 @@ impl FormerWriters {
 }
 
 /// Ends what `transactional_id` has left, in the background: it may wait for the broker, and no
-/// payment must.
+/// payment must. Once at a time: a second takeover would abort what the first one commits.
 pub fn end<P: Port>(port: &P, fixed: &Fixed, transactional_id: String) {
+    let Some(turn) = Turn::take(fixed, &transactional_id) else {
+        return;
+    };
     let (ending, fixed) = (port.clone(), fixed.clone());
-    port.aside(
-        move || match end_left_by(&ending, &fixed, &transactional_id) {
+    port.aside(move || {
+        let _turn = turn;
+        match end_left_by(&ending, &fixed, &transactional_id) {
             Ok(()) => tracing::info!(transactional_id, "ended what a former owner left"),
             Err(error) => tracing::warn!(transactional_id, %error, "former owner"),
-        },
-    );
+        }
+    });
+}
+
+/// The right of this process's threads to take an id over; given back when dropped.
+struct Turn {
+    ending: Arc<Mutex<BTreeSet<String>>>,
+    transactional_id: String,
+}
+
+impl Turn {
+    fn take(fixed: &Fixed, transactional_id: &str) -> Option<Self> {
+        let mut ending = fixed.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        ending.insert(transactional_id.to_owned()).then(|| Self {
+            ending: Arc::clone(&fixed.ending),
+            transactional_id: transactional_id.to_owned(),
+        })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        ending.remove(&self.transactional_id);
+    }
 }

@@ -173,6 +173,7 @@ fn fixed(sim: &Sim) -> Fixed {
         absent_ttl: Duration::from_secs(2),
         dead_letter_bytes_max: 1 << 20,
         cache_per_task: 1 << 20,
+        ending: Arc::default(),
         wall_now: clock::wall_millis(),
         now: clock::now(),
     }
