@@ -13,6 +13,7 @@ mod inbox;
 mod ingest;
 mod outbox;
 mod react;
+mod replay;
 mod report;
 mod restore;
 mod settle;

@@ -5,7 +5,7 @@ use crate::broker::port::{Port, Reader as _};
 use crate::broker::scan::{Isolation, Range};
 use crate::broker::{Bounds, Partition, Topic};
 use crate::engine::failure::Failure;
-use crate::engine::restore::{misplaced, moved};
+use crate::engine::replay::{misplaced, moved};
 use crate::engine::worker::Worker;
 
 /// Offsets that are looked at in one go: enough to meet a committed record at once where there are
