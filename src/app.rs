@@ -1,8 +1,8 @@
 //! Composition root: puts the parts together and runs them until the process is told to stop.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -270,10 +270,7 @@ fn run_parts(
         let options = Options {
             number,
             port: settings.clone(),
-            fixed: Fixed {
-                ending: Arc::clone(&ending),
-                ..fixed(config, topics, &settings, number)
-            },
+            fixed: fixed(config, topics, &settings, number, &ending),
             directory: Arc::clone(directory),
             window: Window::new(config.dedup.window),
             accept_shorter_window: config.dedup.accept_shorter_window,
@@ -495,7 +492,13 @@ fn watched_partitions(status: Status) -> Box<dyn Fn() -> Vec<Partition> + Send> 
     })
 }
 
-fn fixed(config: &Config, topics: topics::Partitions, settings: &Settings, worker: usize) -> Fixed {
+fn fixed(
+    config: &Config,
+    topics: topics::Partitions,
+    settings: &Settings,
+    worker: usize,
+    ending: &Arc<Mutex<BTreeSet<String>>>,
+) -> Fixed {
     // Every task has a file; at most so many live in this process.
     let tasks = u64::try_from(topics.source + topics.bases)
         .unwrap_or(1)
@@ -517,7 +520,7 @@ fn fixed(config: &Config, topics: topics::Partitions, settings: &Settings, worke
         absent_ttl: config.rules.absent_ttl,
         dead_letter_bytes_max: topics.dead_letter_bytes_max,
         cache_per_task: usize::try_from(config.state.cache / tasks).unwrap_or(usize::MAX),
-        ending: Arc::default(),
+        ending: Arc::clone(ending),
         wall_now: clock::wall_millis(),
         now: clock::now(),
     }

@@ -1,5 +1,9 @@
 //! A worker stands still while the heartbeats of its process go on: for longer than its session, its transaction, and
 //! the patience of its group.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests look at the clock; the service's decisions do not"
+)]
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -8,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use chaos::cluster::instance::Instance;
 use chaos::cluster::topics::Isolation;
 use chaos::cluster::wait;
 use chaos::tail::Tail;
@@ -105,7 +110,7 @@ fn progress(line: &Line, tail: &Tail, after: &str) {
         Ok(tail.since_mark().iter().all(Option::is_some).then_some(()))
     })
     .unwrap_or_else(|error| {
-        let tails: Vec<_> = line.instances.iter().map(|one| one.tail()).collect();
+        let tails: Vec<_> = line.instances.iter().map(Instance::tail).collect();
         panic!("{error:#}\n{}", tails.join("\n"))
     });
 }
