@@ -55,6 +55,11 @@ pub struct Browser {
     _directory: TempDir,
 }
 
+/// Whether there is a browser to test with. `./dev` says so, loudly, where the distribution has none.
+pub fn is_wanted() -> bool {
+    std::env::var_os("CHAOS_WITHOUT_BROWSER").is_none()
+}
+
 impl Browser {
     /// Starts the Chromium of this machine with an empty profile.
     pub fn start() -> Result<Self> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use chaos::browser::{Browser, View};
+use chaos::browser::{self, Browser, View};
 use reqwest::StatusCode;
 use settle::engine::status::{Kind, Phase, Task, Unstable, Waiting};
 use settle::http::{Rules, Services, Sink};
@@ -121,6 +121,9 @@ fn without_eyes_and_mouse(browser: &mut Browser) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_says_what_the_status_says_on_a_desk_and_on_a_phone() {
+    if !browser::is_wanted() {
+        return;
+    }
     let server = Server::start(troubled).await;
     give_work(&server);
     let (address, here) = (server.address.to_string(), server.address.to_string());
@@ -189,6 +192,9 @@ async fn the_page_says_what_the_status_says_on_a_desk_and_on_a_phone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_asks_for_the_token_and_keeps_it_in_its_tab_only() {
+    if !browser::is_wanted() {
+        return;
+    }
     let server = Server::start(|services| services.token = Some("sesame".into())).await;
     give_work(&server);
     let address = server.address.to_string();
