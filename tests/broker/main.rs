@@ -108,6 +108,7 @@ fn freeze_again_and_again(pipeline: &Pipeline, wait_sent: &dyn Fn(u64)) {
 }
 
 #[test]
+#[ignore = "others here do more: ./dev crash"]
 fn a_broker_that_freezes_again_and_again_loses_and_doubles_nothing() {
     prove_through(31, &options(LONG_SESSION), PAYMENTS, freeze_again_and_again);
 }
@@ -123,6 +124,7 @@ fn a_broker_that_is_fenced_while_it_is_frozen_loses_and_doubles_nothing() {
 }
 
 #[test]
+#[ignore = "others here do more: ./dev crash"]
 fn a_broker_that_is_restarted_loses_and_doubles_nothing() {
     prove_through(
         32,

@@ -38,11 +38,6 @@ fn a_broker_that_comes_back_after_transactions_have_expired_loses_and_doubles_no
     killed(35, &options, 2, |pipeline, _| wait_writing(pipeline));
 }
 
-#[test]
-fn a_broker_that_dies_just_after_a_commit_loses_and_doubles_nothing() {
-    killed(36, &behind_proxy(1), 2, just_after_a_commit);
-}
-
 /// The first thing that an instance writes when its broker is back ends a transaction again, if
 /// markers were lost. The broker dies in it once more.
 #[test]
