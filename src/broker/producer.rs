@@ -166,11 +166,6 @@ impl port::Producer for Producer {
         failpoint::fail::<Error>(Point::ProducerInitBefore)?;
         initialise(&client)?;
         failpoint::fail::<Error>(Point::ProducerInitAfter)?;
-        if client.is_suspect() {
-            let detail = "a request had no answer, and a late copy of it would end a transaction";
-            let attempt = "take over the transactional id";
-            return Err(Error::new(attempt, detail, Reaction::Recover));
-        }
         self.client = Some(client);
         Ok(())
     }

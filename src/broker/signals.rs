@@ -17,9 +17,9 @@ use rdkafka::types::RDKafkaRespErr;
 
 use crate::broker::client::log;
 
-/// Requests whose late copy could decide a later transaction: `InitProducerId`,
-/// `AddPartitionsToTxn`, `AddOffsetsToTxn`, `EndTxn`, `TxnOffsetCommit`.
-const DECIDING_APIS: [i16; 5] = [22, 24, 25, 26, 28];
+/// Requests whose late copy could decide a later transaction: `AddPartitionsToTxn`,
+/// `AddOffsetsToTxn`, `EndTxn`, `TxnOffsetCommit`.
+const DECIDING_APIS: [i16; 4] = [24, 25, 26, 28];
 
 /// A broker as the library names it: host and port. Its number can change.
 type Broker = (Vec<u8>, c_int);

@@ -32,6 +32,9 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// How far the clocks of a broker and of this machine may differ.
 const CLOCKS_DIFFER_MILLIS: i64 = 5000;
 
+/// A transaction of a running worker that began so long ago has ended, and its markers are written.
+const MARKERS_MILLIS: i64 = 10_000;
+
 /// Longest that brokers let a transaction live when nothing is said
 /// (`transaction.max.timeout.ms`).
 const TRANSACTION_MILLIS_MAX: i64 = 900_000;
@@ -46,14 +49,42 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
     Nothing,
-    /// Records of ours lie behind another writer's undecided ones: not known before those end.
+    /// Records of ours lie behind another writer's undecided ones, and may be committed: not known
+    /// before those end.
     Behind(Partition),
     /// A transaction was ended again: what the logs say has changed.
     Ended,
 }
 
-/// Where in one log transactions begin that are not known to be decided.
-type Trail = BTreeMap<Mark, i64>;
+/// What stands in one log from its stable end on.
+struct Trail {
+    stable: i64,
+    /// Where transactions of the id in question begin.
+    begins: BTreeMap<Mark, i64>,
+    /// Right behind the last offset without a record. Only markers take such offsets here, where
+    /// nothing is compacted yet: what begins behind them is undecided.
+    marker: i64,
+    /// The next offset to look at.
+    next: i64,
+}
+
+impl Trail {
+    fn at(stable: i64) -> Self {
+        Self {
+            stable,
+            begins: BTreeMap::new(),
+            marker: stable,
+            next: stable,
+        }
+    }
+
+    /// The next record, or the end of the log, is at `offset`.
+    fn come_to(&mut self, offset: i64) {
+        if offset > self.next {
+            self.marker = offset;
+        }
+    }
+}
 
 /// Looks for hanging records, and ends their transactions.
 pub struct Search<'a, P: Port> {
@@ -68,7 +99,7 @@ impl<P: Port> Search<'_, P> {
     pub fn end(&self, producer: &mut P::Producer) -> Result<Found, Failure> {
         self.withdraw_offsets(producer)?;
         let stables = self.stuck()?;
-        self.end_in(&stables, producer)
+        self.end_in(&stables, i64::MAX, producer)
     }
 
     /// Offsets of the group that stay undecided are taken back, if they are of this id: the position
@@ -111,17 +142,20 @@ impl<P: Port> Search<'_, P> {
             .collect())
     }
 
+    /// Ends what hangs in these logs, of transactions that began before `before` (microseconds since
+    /// the epoch).
     fn end_in(
         &self,
         stables: &BTreeMap<Partition, i64>,
+        before: i64,
         producer: &mut P::Producer,
     ) -> Result<Found, Failure> {
         let trails = self.trails(stables, producer.transactional_id())?;
         let mut hanging: BTreeMap<&Mark, Vec<Partition>> = BTreeMap::new();
         let mut hidden: BTreeMap<&Mark, Partition> = BTreeMap::new();
         for (partition, trail) in &trails {
-            for (mark, offset) in trail {
-                if stables.get(partition) == Some(offset) {
+            for (mark, offset) in trail.begins.iter().filter(|(mark, _)| mark.began < before) {
+                if *offset == trail.stable || trail.marker <= *offset {
                     hanging.entry(mark).or_default().push(*partition);
                 } else {
                     hidden.insert(mark, *partition);
@@ -132,7 +166,7 @@ impl<P: Port> Search<'_, P> {
         for (mark, partitions) in &hanging {
             let was_committed = self.was_committed(mark)?;
             if !was_committed && hidden.contains_key(mark) {
-                continue; // A part that cannot be seen yet may be committed.
+                continue; // A part that cannot be read yet may be committed.
             }
             let places = partitions.iter().map(|at| self.fixed.names.place(*at));
             tracing::warn!(
@@ -193,14 +227,24 @@ impl<P: Port> Search<'_, P> {
                 to,
             })
             .collect();
-        let mut trails: BTreeMap<Partition, Trail> = BTreeMap::new();
+        let begin = |range: &Range| (range.partition, Trail::at(range.from));
+        let mut trails: BTreeMap<Partition, Trail> = ranges.iter().map(begin).collect();
         let isolation = Isolation::Uncommitted;
         self.port.scan(isolation, &ranges, |record, mark| {
+            let Some(trail) = trails.get_mut(&record.partition) else {
+                return;
+            };
+            trail.come_to(record.offset);
+            trail.next = record.offset + 1;
             if let Some(mark) = mark.filter(|mark| mark.transactional_id == transactional_id) {
-                let trail = trails.entry(record.partition).or_default();
-                trail.entry(mark).or_insert(record.offset);
+                trail.begins.entry(mark).or_insert(record.offset);
             }
         })?;
+        for range in ranges {
+            if let Some(trail) = trails.get_mut(&range.partition) {
+                trail.come_to(range.to);
+            }
+        }
         Ok(trails)
     }
 
@@ -342,7 +386,8 @@ impl<P: Port> Worker<P> {
                 .map(|(partition, end)| (*partition, *end))
                 .collect();
             self.lookout.stood = stood;
-            search.end_in(&still, &mut self.producer)?
+            let before = (self.fixed.wall_now - MARKERS_MILLIS) * 1000;
+            search.end_in(&still, before, &mut self.producer)?
         };
         self.lookout.next_at = now + INTERVAL;
         match found {
