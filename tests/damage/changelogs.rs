@@ -80,7 +80,7 @@ fn a_changelog_of_totals_that_was_cut_is_told_of_and_refused_where_totals_are_mi
     goes_on(&mut line, 1);
     let told = entries(&line.log(0), "records of this changelog were deleted");
     assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!(told[0]["begins"], end - 10);
+    assert_eq!(told[0]["from"], end - 10);
     // Nobody else can take the partition over.
     lose_state(&line);
     let log = refused(&mut line, BROKEN_PROMISE);
