@@ -42,7 +42,8 @@ const IN_THE_CLEAR: &str = "warning: http.listen is 0.0.0.0:8080 and there is no
 
 /// Names of the files in this directory that a configuration reads.
 pub fn secrets_of<'a>(text: &'a str, directory: &str) -> Vec<&'a str> {
-    let paths = text.lines().filter(|line| line.contains("_file"));
+    let settings = text.lines().filter(|line| !line.starts_with('#'));
+    let paths = settings.filter(|line| line.contains("_file"));
     let names = paths.map(|line| {
         let path = line.split('"').rev().nth(1).unwrap();
         let name = path.strip_prefix(directory).unwrap();
