@@ -12,17 +12,21 @@ use crate::cluster::names::Names;
 use crate::cluster::rule_service::{RuleService, RuleServiceOptions};
 use crate::cluster::topics::{Topic, Topics};
 use crate::cluster::{Cluster, ClusterOptions, shared};
-use crate::model::Contract;
+use crate::model::{Contract, Record};
 use crate::oracle::settled::{self, Run};
 use crate::oracle::{self, Proof};
 use crate::pipeline;
 use crate::proxy::Proxy;
 use crate::report;
 use crate::tail::{Tail, Watched};
+use crate::topics_reader;
 use crate::workload::send::SendOptions;
 
 /// For whatever must come about by itself.
 pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// For the rest of a run: a takeover, a restore and a database that catches up.
+const REST_LIMIT: Duration = Duration::from_secs(90);
 
 /// The shared cluster of a test that makes lines: Kafka behind its proxy.
 pub fn cluster_options() -> ClusterOptions {
@@ -51,17 +55,23 @@ pub struct Line {
     pub names: Names,
     pub rules: RuleService,
     pub topics: Topics,
+    pub contract: Contract,
+    pub cluster: &'static Cluster,
+    /// URL of the database to prove; none when the instances run without one.
+    pub database: Option<String>,
     partitions: i32,
-    contract: Contract,
-    cluster: &'static Cluster,
     directory: PathBuf,
     built: Built,
 }
 
 impl Line {
-    /// A pipeline without instances and without a database.
+    /// A pipeline without instances and without a database, on the cluster of [`cluster_options`].
     pub fn new(name: &str, partitions: i32, built: Built) -> Result<Self> {
-        let cluster = shared::cluster_of(&cluster_options())?;
+        Self::on(shared::cluster_of(&cluster_options())?, name, partitions, built)
+    }
+
+    /// The same on a cluster whose Kafka is behind a proxy.
+    pub fn on(cluster: &'static Cluster, name: &str, partitions: i32, built: Built) -> Result<Self> {
         let names = Names::unique(name);
         let topics = Topics::connect(&cluster.kafka.bootstrap())?;
         let source =
@@ -74,10 +84,19 @@ impl Line {
             names,
             rules: RuleService::start(&RuleServiceOptions::default())?,
             topics,
-            partitions,
             cluster,
+            database: None,
+            partitions,
             built,
         })
+    }
+
+    /// Gives it a database of its own on the shared server.
+    pub fn create_database(&mut self) -> Result<()> {
+        let postgres = self.cluster.postgres();
+        postgres.create_database(&self.names.database)?;
+        self.database = Some(postgres.url_of(&self.names.database));
+        Ok(())
     }
 
     /// Between the instances and Kafka; rules for one instance name it by [`Line::client`].
@@ -115,13 +134,23 @@ impl Line {
             .set("topics", self.names.topics_toml())
             .set("topics.partitions", i64::from(self.partitions))
             .set("rules.url", self.rules.url());
-        Ok(pipeline::configure(options, &self.contract))
+        let options = pipeline::configure(options, &self.contract);
+        Ok(match &self.database {
+            Some(url) => options.set("postgres.url", url.as_str()),
+            None => options,
+        })
     }
 
     /// Starts an instance and returns when it is ready.
     pub fn start(&mut self, options: InstanceOptions) -> Result<()> {
         self.instances.push(Instance::start(options)?);
         self.wait_ready()
+    }
+
+    /// Starts an instance again on its directory and returns when it is ready.
+    pub fn restart(&mut self, index: usize) -> Result<()> {
+        self.instances[index].restart()?;
+        self.instances[index].wait_ready(LIMIT)
     }
 
     /// Waits until every running instance is ready.
@@ -153,21 +182,35 @@ impl Line {
         Ok(std::fs::read_to_string(self.instances[index].log())?)
     }
 
-    /// Waits for rest, and proves from the raw input that every promise holds. No instance that should run has ended.
-    pub fn prove(&self) -> Result<Proof> {
-        let run = Run {
+    /// Every committed record of a topic.
+    pub fn read(&self, topic: &str, mut feed: impl FnMut(&Record)) -> Result<()> {
+        topics_reader::read(&self.bootstrap(), topic, |record| feed(record))?;
+        Ok(())
+    }
+
+    /// What the proof needs to know.
+    pub fn run(&self) -> Run {
+        let addresses = self.running().map(|one| one.address().to_string());
+        Run {
             bootstrap: self.bootstrap(),
             names: self.names.clone(),
-            postgres: None,
-            instances: self
-                .running()
-                .map(|one| one.address().to_string())
-                .collect(),
-        };
-        settled::wait_settled(&run, LIMIT).with_context(|| self.tails())?;
+            postgres: self.database.clone(),
+            instances: addresses.collect(),
+        }
+    }
+
+    /// Waits until every payment has its outcome and the database has everything.
+    pub fn settle(&self) -> Result<()> {
+        settled::wait_settled(&self.run(), REST_LIMIT).with_context(|| self.tails())
+    }
+
+    /// Waits for rest, and proves from the raw input that every promise holds.
+    pub fn prove(&self) -> Result<Proof> {
+        self.settle()?;
+        // HTTP is part of the proof: who restores answers 503.
         self.wait_ready()?;
         let service = pipeline::service(self.rules.seed());
-        let proof = oracle::prove(&run, &self.contract, &service)?;
+        let proof = oracle::prove(&self.run(), &self.contract, &service)?;
         ensure!(
             proof.findings.hold() && proof.sources > 0,
             "{}",

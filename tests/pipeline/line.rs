@@ -1,52 +1,38 @@
-//! One pipeline of a test: topics, group, database, rule service and instances of its own on the shared cluster, and
-//! the proof of what came out of it.
+//! A pipeline of these tests: [`chaos::line`] with PostgreSQL where it is wanted, straight to the broker, in its turn.
 
-use std::path::PathBuf;
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use chaos::cluster::instance::{Instance, InstanceOptions};
-use chaos::cluster::kafka::KafkaOptions;
-use chaos::cluster::names::Names;
-use chaos::cluster::rule_service::{RuleService, RuleServiceOptions};
-use chaos::cluster::topics::{Topic, Topics};
-use chaos::cluster::{Cluster, ClusterOptions, shared};
-use chaos::model::Contract;
+use chaos::cluster::{ClusterOptions, shared};
+use chaos::line::{self, Built};
 use chaos::model::Record;
-use chaos::oracle::settled::{self, Run};
-use chaos::oracle::{self, Proof};
-use chaos::pipeline;
-use chaos::report;
-use chaos::tail::{Tail, Watched};
-use chaos::topics_reader;
+use chaos::oracle::Proof;
+use chaos::tail::Tail;
+use chaos::workload::Message;
 use chaos::workload::day::{Day, DayOptions};
-use chaos::workload::send::{self, SendOptions, Sent};
-use chaos::workload::{EXCLUDED_MERCHANTS, Message, TEST_MERCHANTS};
+use chaos::workload::send::{self, Sent};
 
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::turn::Turn;
 
-/// For whatever must come about by itself.
-pub const LIMIT: Duration = Duration::from_secs(60);
-/// For the rest of a run: a takeover, a restore and a database that catches up.
-const REST_LIMIT: Duration = Duration::from_secs(90);
+pub use chaos::line::LIMIT;
+
 /// `shutdown.grace`, and what the kernel needs.
 pub const GRACE: Duration = Duration::from_secs(11);
 
 pub const PARTITIONS: i32 = 4;
 
+const BUILT: Built = Built {
+    binary: env!("CARGO_BIN_EXE_settle"),
+    kept: env!("CARGO_TARGET_TMPDIR"),
+};
+
 /// The parts of one test. Instances are killed, and topics deleted, when it is dropped.
 pub struct Line {
-    pub instances: Vec<Instance>,
-    pub names: Names,
-    pub contract: Contract,
-    pub rules: RuleService,
-    pub topics: Topics,
-    pub cluster: &'static Cluster,
-    /// The database to prove; none when the instances run without one.
-    pub database: Option<String>,
-    directory: PathBuf,
+    line: line::Line,
     #[allow(dead_code, reason = "held; read by tests that rest")]
     turn: Option<Turn>,
 }
@@ -56,71 +42,26 @@ impl Line {
     pub fn new(name: &str) -> Self {
         let turn = Turn::take();
         let options = ClusterOptions {
-            kafka: KafkaOptions {
-                behind_proxy: true,
-                ..KafkaOptions::default()
-            },
-            ..ClusterOptions::default()
+            without_postgres: false,
+            ..line::cluster_options()
         };
         let cluster = shared::cluster_of(&options).unwrap();
-        let names = Names::unique(name);
-        let topics = Topics::connect(&cluster.kafka.bootstrap()).unwrap();
-        let source =
-            Topic::new(&names.source, PARTITIONS).set("message.timestamp.type", "CreateTime");
-        topics.create(&[source]).unwrap();
-        let contract = Contract {
-            source_topic: names.source.clone(),
-            excluded_merchants: EXCLUDED_MERCHANTS.map(str::to_owned).to_vec(),
-            test_merchants: TEST_MERCHANTS.map(str::to_owned).to_vec(),
-            ..Contract::default()
-        };
         Self {
-            instances: Vec::new(),
-            directory: cluster.directory().join(&names.application_id),
-            names,
-            contract,
-            rules: RuleService::start(&RuleServiceOptions::default()).unwrap(),
-            topics,
-            cluster,
-            database: None,
+            line: line::Line::on(cluster, name, PARTITIONS, BUILT).unwrap(),
             turn: Some(turn),
         }
     }
 
     /// A database of its own on the shared server.
     pub fn with_database(mut self) -> Self {
-        let postgres = self.cluster.postgres();
-        postgres.create_database(&self.names.database).unwrap();
-        self.database = Some(postgres.url_of(&self.names.database));
+        self.create_database().unwrap();
         self
     }
 
-    /// The options of an instance called `settle-<index>`, to be changed before it starts.
+    /// The options of an instance, to be changed before it starts.
     pub fn options(&self, index: usize) -> InstanceOptions {
-        let name = format!("settle-{index}");
-        let options = InstanceOptions::new(
-            env!("CARGO_BIN_EXE_settle").as_ref(),
-            &name,
-            &self.directory.join(&name),
-        )
-        .unwrap()
-        .set("kafka.bootstrap_servers", self.bootstrap())
-        .set("kafka.application_id", self.names.application_id.as_str())
-        .set("topics", self.names.topics_toml())
-        .set("topics.partitions", i64::from(PARTITIONS))
-        .set("rules.url", self.rules.url())
-        .set(
-            "exclude.merchants",
-            self.contract.excluded_merchants.clone(),
-        )
-        .set(
-            "exclude.test_merchants",
-            self.contract.test_merchants.clone(),
-        );
-        match &self.database {
-            Some(url) => options.set("postgres.url", url.as_str()),
-            None => options,
-        }
+        let options = self.line.options(index).unwrap();
+        options.set("kafka.bootstrap_servers", self.bootstrap())
     }
 
     /// Starts an instance with these options and returns its place among the instances.
@@ -138,6 +79,7 @@ impl Line {
         self.wait_ready();
     }
 
+    /// Waits until every instance is ready; none has ended.
     pub fn wait_ready(&self) {
         for instance in &self.instances {
             instance.wait_ready(LIMIT).unwrap();
@@ -146,8 +88,7 @@ impl Line {
 
     /// Starts an instance again on its directory and returns when it is ready.
     pub fn restart(&mut self, index: usize) {
-        self.instances[index].restart().unwrap();
-        self.instances[index].wait_ready(LIMIT).unwrap();
+        self.line.restart(index).unwrap();
     }
 
     /// SIGTERM; it ends cleanly and in time.
@@ -155,10 +96,6 @@ impl Line {
         let instance = &self.instances[index];
         let status = instance.terminate(GRACE).unwrap();
         assert_eq!(status.code(), Some(0), "{}", instance.tail());
-    }
-
-    pub fn bootstrap(&self) -> String {
-        self.cluster.kafka.bootstrap()
     }
 
     /// Waits for something long while nothing of this pipeline needs a core: others get its turn.
@@ -175,7 +112,7 @@ impl Line {
 
     /// Everything an instance has logged.
     pub fn log(&self, index: usize) -> String {
-        std::fs::read_to_string(self.instances[index].log()).unwrap()
+        self.line.log(index).unwrap()
     }
 
     /// Sends as fast as the broker takes them.
@@ -183,65 +120,24 @@ impl Line {
         send::send(&self.sending(), messages.into_iter(), |_| true).unwrap()
     }
 
-    pub fn sending(&self) -> SendOptions {
-        SendOptions::new(&self.bootstrap(), &self.names.source)
-    }
-
     /// Counts outcomes from now on.
     pub fn tail(&self) -> Tail {
-        Tail::start(&self.bootstrap(), &Watched::of(&self.names)).unwrap()
-    }
-
-    /// What the proof needs to know.
-    pub fn run(&self) -> Run {
-        let running = self
-            .instances
-            .iter()
-            .filter(|instance| instance.exit_status().is_none());
-        Run {
-            bootstrap: self.bootstrap(),
-            names: self.names.clone(),
-            postgres: self.database.clone(),
-            instances: running
-                .map(|instance| instance.address().to_string())
-                .collect(),
-        }
+        self.line.tail().unwrap()
     }
 
     /// Waits until every payment has its outcome and the database has everything.
     pub fn settle(&self) {
-        settled::wait_settled(&self.run(), REST_LIMIT).unwrap_or_else(|error| {
-            let tails: Vec<String> = self.instances.iter().map(Instance::tail).collect();
-            panic!("{error:#}\n{}", tails.join("\n"))
-        });
+        self.line.settle().unwrap();
     }
 
     /// Waits for rest, and proves from the raw input that every promise holds.
     pub fn prove(&self) -> Proof {
-        self.settle();
-        self.running_ready();
-        let service = pipeline::service(self.rules.seed());
-        let proof = oracle::prove(&self.run(), &self.contract, &service).unwrap();
-        let broken = proof.findings.broken();
-        assert!(broken.is_empty(), "{broken:?}\n{}", report::proof(&proof));
-        assert!(proof.sources > 0, "nothing was proved");
-        proof
-    }
-
-    /// HTTP is part of the proof: who restores answers 503.
-    fn running_ready(&self) {
-        for instance in self
-            .instances
-            .iter()
-            .filter(|instance| instance.exit_status().is_none())
-        {
-            instance.wait_ready(LIMIT).unwrap();
-        }
+        self.line.prove().unwrap()
     }
 
     /// Every committed record of a topic.
-    pub fn read(&self, topic: &str, mut feed: impl FnMut(&Record)) {
-        topics_reader::read(&self.bootstrap(), topic, |record| feed(record)).unwrap();
+    pub fn read(&self, topic: &str, feed: impl FnMut(&Record)) {
+        self.line.read(topic, feed).unwrap();
     }
 
     /// Writes one record, as another system would.
@@ -263,43 +159,17 @@ impl Line {
     }
 }
 
-impl Line {
-    /// The cluster's directory goes away; the logs of a failed test stay.
-    fn keep_logs(&self) {
-        let kept = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(&self.names.application_id);
-        for instance in &self.instances {
-            let copied = std::fs::create_dir_all(&kept).and_then(|()| {
-                std::fs::copy(
-                    instance.log(),
-                    kept.join(format!("{}.log", instance.name())),
-                )
-            });
-            eprintln!(
-                "the whole log of {}: {copied:?} bytes in {}",
-                instance.name(),
-                kept.display()
-            );
-        }
+impl Deref for Line {
+    type Target = line::Line;
+
+    fn deref(&self) -> &line::Line {
+        &self.line
     }
 }
 
-impl Drop for Line {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            for instance in &self.instances {
-                eprintln!("{}", instance.tail());
-            }
-            self.keep_logs();
-        }
-        self.instances.clear();
-        let names: Vec<&str> = self
-            .names
-            .topics()
-            .iter()
-            .map(|(_, topic)| *topic)
-            .collect();
-        // What is left goes with the cluster.
-        let _ = self.topics.delete(&names);
+impl DerefMut for Line {
+    fn deref_mut(&mut self) -> &mut line::Line {
+        &mut self.line
     }
 }
 

@@ -23,7 +23,7 @@ fn of_two_instances_with_one_instance_id_exactly_one_stops_and_says_why() {
     let tail = line.tail();
     under_load(&mut line, 71, |line| {
         progress(&tail, "the start");
-        let twin = line.options(1).set("kafka.instance_id", "settle-0");
+        let twin = line.options(1).set("kafka.instance_id", line.name(0));
         line.launch(twin);
         let ended = wait::until("the end of one of the two", LIMIT, || {
             Ok(line

@@ -55,14 +55,14 @@ fn status_names_instances_and_owners_and_its_exit_code_says_what_is_wrong() {
         "{seen:#}"
     );
     assert_eq!(list(&seen, "instances").len(), 1, "{seen:#}");
-    assert_eq!(seen["instances"][0]["instance"], "settle-0");
+    assert_eq!(seen["instances"][0]["instance"], line.name(0));
     let owned = list(&seen, "partitions");
     assert_eq!(
         owned.len(),
         2 * usize::try_from(PARTITIONS).unwrap(),
         "{seen:#}"
     );
-    assert!(owned.iter().all(|of| of["owner"] == "settle-0"), "{seen:#}");
+    assert!(owned.iter().all(|of| of["owner"] == line.name(0)), "{seen:#}");
     for dependency in ["Kafka", "rule service", "PostgreSQL"] {
         let state = &seen["instances"][0]["dependencies"][dependency];
         assert_eq!(state["ok"], true, "{seen:#}");
@@ -79,7 +79,7 @@ fn status_names_instances_and_owners_and_its_exit_code_says_what_is_wrong() {
         .map(|of| of["owner"].as_str().unwrap())
         .collect();
     assert!(
-        owners.contains(&"settle-0") && owners.contains(&"settle-1"),
+        [0, 1].iter().all(|index| owners.contains(&line.name(*index).as_str())),
         "{seen:#}"
     );
     the_dead_are_named(&line);
@@ -87,7 +87,7 @@ fn status_names_instances_and_owners_and_its_exit_code_says_what_is_wrong() {
 
 fn one_that_cannot_join_is_not_ready(line: &mut Line) {
     let proxy = line.cluster.kafka.proxy();
-    let joins = Rule::new(Api::JoinGroup, "|settle-1|", Fate::Hold(Side::Open));
+    let joins = Rule::new(Api::JoinGroup, &line.client(1), Fate::Hold(Side::Open));
     let armed = proxy.arm(joins.times(usize::MAX));
     let options = line
         .options(1)
