@@ -131,6 +131,9 @@ impl<'a> Sender<'a> {
         config
             .set("bootstrap.servers", &options.bootstrap)
             .set("enable.idempotence", "true")
+            // After an answer that names no new leader, librdkafka can take a broker that is not there for it (issue
+            // 5280) until it asks again; the service has a cure of its own (src/broker/leaders.rs).
+            .set("topic.metadata.refresh.interval.ms", "5000")
             .set(
                 "linger.ms",
                 if options.per_second.is_some() {
