@@ -21,4 +21,5 @@ pub mod start;
 pub mod status;
 mod tasks;
 mod trace;
+mod window;
 pub mod worker;

@@ -31,9 +31,9 @@ const RECORDS_PER_TURN: usize = 5000;
 #[derive(Debug)]
 pub struct Restore {
     /// The logs that are read, each with the end that must be reached.
-    logs: Vec<(Partition, i64)>,
+    pub(super) logs: Vec<(Partition, i64)>,
     group: Option<i64>,
-    source: Bounds,
+    pub(super) source: Bounds,
     /// Of the changelog.
     bounds: Bounds,
     /// The newest position record that was read.
@@ -41,7 +41,11 @@ pub struct Restore {
     /// Next offset of the ingest changelog. The store takes it over when it holds everything that
     /// the position stands for, so that a restore that ends early begins again.
     pub(super) changelog: i64,
-    /// The source position is decided; the duplicate window is being read again up to it.
+    /// Where the task goes on, once that is decided.
+    start: Option<i64>,
+    /// Where the log of exclusions ended when the duplicate window was about to be read again.
+    pub(super) exclusions_end: Option<i64>,
+    /// The duplicate window is being read again up to there.
     pub(super) window_until: Option<i64>,
     /// Where reading has come to, and since when (process clock) it has not moved.
     stands: (i64, Duration),
@@ -121,6 +125,8 @@ impl<P: Port> Worker<P> {
             bounds: of_changelog,
             position: None,
             changelog,
+            start: None,
+            exclusions_end: None,
             window_until: None,
             stands: (-1, Duration::ZERO),
         })
@@ -227,6 +233,9 @@ impl<P: Port> Worker<P> {
         if let Some(until) = restore.window_until {
             return self.set_running(partition, until);
         }
+        if let Some(start) = restore.start {
+            return self.go_on_at(partition, start);
+        }
         let start = self.decide_start(partition, restore)?;
         failpoint::fail::<Failure>(Point::RestoreDecided)?;
         let writer = restore
@@ -236,6 +245,13 @@ impl<P: Port> Worker<P> {
         if let Some(writer) = writer.filter(|writer| *writer != self.fixed.transactional_id) {
             self.former_writers.add(writer);
         }
+        if let Some(Life::Restoring(restore)) = self.tasks.lives.get_mut(&partition) {
+            restore.start = Some(start);
+        }
+        self.go_on_at(partition, start)
+    }
+
+    fn go_on_at(&mut self, partition: Partition, start: i64) -> Result<(), Failure> {
         if partition.topic == Topic::Source && self.begin_window(partition, start)? {
             return Ok(());
         }
@@ -385,60 +401,6 @@ impl<P: Port> Worker<P> {
                 });
             })?;
         Ok(is_undone)
-    }
-
-    /// Begins to read the source again up to `start`, as far as the store of seen ids lags.
-    /// `false` when it does not.
-    fn begin_window(&mut self, partition: Partition, start: i64) -> Result<bool, Failure> {
-        let Some(Life::Restoring(restore)) = self.tasks.lives.get_mut(&partition) else {
-            return Ok(false);
-        };
-        let task = &self.tasks.ingest[&partition.number];
-        let positions = task.store.positions();
-        let never_ran = restore.position.is_none() && positions.source < 0;
-        if never_ran || positions.source >= start {
-            return Ok(false);
-        }
-        let time = restore
-            .position
-            .as_ref()
-            .map_or(positions.time, |position| position.time);
-        let low = restore.source.low;
-        let from = if positions.source >= low {
-            positions.source
-        } else {
-            let begins = |span: i64| self.reader.offset_at(partition, time.saturating_sub(span));
-            let window_from = begins(self.window.length())?.unwrap_or(start);
-            if low > 0 && window_from <= low && !self.accept_shorter_window {
-                return Err(Failure::Broken(format!(
-                    "{}/{}: the log begins at {low}, inside the duplicate window before offset \
-                     {start}: payments that could be repeated are no longer known. Lengthen the \
-                     topic's retention, or accept a shorter window once \
-                     (dedup.accept_shorter_window = true)",
-                    self.fixed.names.of(partition.topic),
-                    partition.number
-                )));
-            }
-            begins(self.window.kept())?.unwrap_or(start).max(low)
-        };
-        if from >= start {
-            return Ok(false);
-        }
-        tracing::info!(
-            partition = partition.number,
-            from,
-            to = start,
-            "reading payments again for the duplicate window"
-        );
-        failpoint::fail::<Failure>(Point::RestoreWindow)?;
-        // Where a call fails, all of this is done again.
-        self.reader.start(partition, from)?;
-        for (log, _) in &restore.logs {
-            self.reader.stop(*log)?;
-        }
-        restore.logs = vec![(partition, start)];
-        restore.window_until = Some(start);
-        Ok(true)
     }
 
     /// Lets a restored task run from `start` on.

@@ -8,7 +8,7 @@ use crate::broker::producer::Producer;
 use crate::broker::transaction::Transaction;
 use crate::broker::{Bounds, Partition, Topic};
 use crate::clock;
-use crate::codec::stored::{POSITION_KEY, Position, next_length, write_totals};
+use crate::codec::stored::{POSITION_KEY, Position, WindowStart, next_length, write_totals};
 use crate::domain::rule::RuleKey;
 use crate::domain::totals::Totals;
 use crate::positions::read::Log;
@@ -118,6 +118,8 @@ impl Session {
         changelog: Partition,
         next: i64,
     ) -> Result<Change, Error> {
+        // Nobody knows any more which payments were remembered: all that are there.
+        let window = WindowStart::default();
         let (time, totals) = if task.topic == Topic::Source {
             (self.window_end(task, next)?, BTreeMap::new())
         } else {
@@ -128,6 +130,7 @@ impl Session {
             topic: self.settings.topics.of(task.topic).to_owned(),
             next,
             time,
+            window,
             transactional_id: String::new(),
             transaction: 0,
         };
