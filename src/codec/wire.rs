@@ -164,6 +164,10 @@ pub struct ExclusionJson<'a> {
     pub amount: Option<i64>,
 }
 
+/// A longer key of a message that is no payment is not repeated in its exclusion: a payment id has at
+/// most 255 bytes, and a record has no room for a key of any length twice.
+pub const EXCLUDED_KEY_BYTES_MAX: usize = 64 * 1024;
+
 /// Of an exclusion: where the payment stands, if it was excluded because it repeats another one.
 pub fn read_repeat(value: &[u8]) -> Option<Source> {
     let exclusion: ExclusionJson = serde_json::from_slice(value).ok()?;

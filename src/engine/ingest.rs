@@ -351,8 +351,10 @@ fn push(
                 .as_ref()
                 .map(|payment| (payment.merchant.as_ref(), payment.amount));
             let mut json = Vec::with_capacity(256);
-            wire::write_exclusion((item.key, source), reason, first.as_ref(), known, &mut json);
-            out.push_raw(to, (item.key, Some(&json)), Vec::new());
+            let fits = |key: &&[u8]| key.len() <= wire::EXCLUDED_KEY_BYTES_MAX;
+            let key = item.key.filter(fits);
+            wire::write_exclusion((key, source), reason, first.as_ref(), known, &mut json);
+            out.push_raw(to, (key, Some(&json)), Vec::new());
         }
         Outcome::Dead(dead) => {
             tally.dead.push(dead.defect);
