@@ -63,7 +63,7 @@ impl FormerWriters {
 
 /// Ends what `transactional_id` has left, in the background: it may wait for the broker, and no
 /// payment must. Once at a time: a second takeover would abort what the first one commits.
-pub fn end<P: Port>(port: &P, fixed: &Fixed, transactional_id: String) {
+fn end<P: Port>(port: &P, fixed: &Fixed, transactional_id: String) {
     let Some(turn) = Turn::take(fixed, &transactional_id) else {
         return;
     };

@@ -37,7 +37,7 @@ impl<P: Port> Worker<P> {
             Todo::WaitForTopic => self.wait_for_topic(failure)?,
             Todo::Recover { fenced } => {
                 tracing::warn!(worker = self.number, error = %failure, "taking up again from the log");
-                if fenced && self.fencings.is_fought(clock::now()) {
+                if fenced && self.fencings.is_fought(clock::now()) && self.is_another_there() {
                     return Err(duel("its producer has fenced this one again and again"));
                 }
                 self.recover();
@@ -58,6 +58,12 @@ impl<P: Port> Worker<P> {
             }
         }
         Ok(())
+    }
+
+    /// Whether another live process is the member of the group that this one was. An instance that
+    /// is frozen again and again is fenced by those who take its partitions over, and is alone.
+    fn is_another_there(&self) -> bool {
+        matches!(self.port.holder(self.number), Ok(Holder::Another))
     }
 
     /// A topic that was just made, or whose leader moves, may be unknown for a moment. One that

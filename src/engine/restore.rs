@@ -15,10 +15,10 @@ use crate::broker::{Bounds, Partition, Topic};
 use crate::clock;
 use crate::codec::stored::{POSITION_KEY, Position};
 use crate::engine::failure::Failure;
-use crate::engine::former;
 use crate::engine::replay::{made_anew, moved, read_log};
 use crate::engine::start::{Facts, Recorded, decide};
 use crate::engine::tasks::Life;
+use crate::engine::window::Exclusions;
 use crate::engine::worker::Worker;
 use crate::failpoint::{self, Point};
 use crate::state;
@@ -43,8 +43,8 @@ pub struct Restore {
     pub(super) changelog: i64,
     /// Where the task goes on, once that is decided.
     start: Option<i64>,
-    /// Where the log of exclusions ended when the duplicate window was about to be read again.
-    pub(super) exclusions_end: Option<i64>,
+    /// What was read of the exclusions, before the duplicate window is.
+    pub(super) exclusions: Option<Exclusions>,
     /// The duplicate window is being read again up to there.
     pub(super) window_until: Option<i64>,
     /// Where reading has come to, and since when (process clock) it has not moved.
@@ -126,7 +126,7 @@ impl<P: Port> Worker<P> {
             position: None,
             changelog,
             start: None,
-            exclusions_end: None,
+            exclusions: None,
             window_until: None,
             stands: (-1, Duration::ZERO),
         })
@@ -260,8 +260,10 @@ impl<P: Port> Worker<P> {
 
     /// A log that does not go on: the transaction of an instance that is gone keeps readers from
     /// going on until it times out. Its first record says whose it is, and whoever takes that one's
-    /// partitions over may end it at once. What hangs of our own is found by [`Worker::look_out`].
-    fn look_after(
+    /// partitions over may end it at once. What hangs of our own is found by [`Worker::look_out`],
+    /// and a member of the group finds its own: ended by others, it would go on with state that is
+    /// undone.
+    pub(super) fn look_after(
         &mut self,
         partition: Partition,
         log: Partition,
@@ -275,9 +277,7 @@ impl<P: Port> Worker<P> {
             restore.stands = (position, now);
         }
         let waited = now.saturating_sub(restore.stands.1);
-        if waited < ABANDONED_AFTER
-            || !matches!(log.topic, Topic::Changelog | Topic::IngestChangelog)
-        {
+        if waited < ABANDONED_AFTER {
             return Ok(());
         }
         restore.stands.1 = now + ABANDONED_PAUSE;
@@ -304,17 +304,19 @@ impl<P: Port> Worker<P> {
                 tracing::warn!(
                     topic,
                     partition = log.number,
+                    offset = from,
                     transactional_id = writer,
-                    "ending the open transaction of an instance that lost this partition"
+                    "an undecided transaction of another instance keeps this log from being read; \
+                     ending it when that instance is no member of the group"
                 );
-                former::end(&self.port, &self.fixed, writer);
+                self.former_writers.add(writer);
             }
             _ => tracing::error!(
                 topic,
                 partition = log.number,
                 offset = from,
-                "an undecided transaction of another application keeps this changelog from being \
-                 read: nothing else may write to it. The task waits until it is ended"
+                "an undecided transaction of another application keeps this log from being read. \
+                 The task waits until it is ended"
             ),
         }
         Ok(())

@@ -18,6 +18,9 @@ use crate::failpoint::{self, Point};
 /// How far a clock is thought to be set back between two decisions.
 const CLOCK_STEP_MILLIS: i64 = 60_000;
 
+/// Offsets of the exclusions that one turn reads.
+const SLICE: i64 = 50_000;
+
 impl<P: Port> Worker<P> {
     /// Begins to read the source again up to `start`, as far as the store of seen ids lags.
     /// `false` when it does not.
@@ -40,7 +43,8 @@ impl<P: Port> Worker<P> {
         let is_lost = positions.source < low;
         let from = if is_lost {
             let time = position.map_or(positions.time, |position| position.time);
-            self.check_retention(partition, (low, start), (window, time))?;
+            let is_idle = start >= restore.source.high;
+            self.check_retention(partition, (low, start), (window, time, is_idle))?;
             window.offset.max(low)
         } else {
             positions.source
@@ -49,8 +53,8 @@ impl<P: Port> Worker<P> {
             return Ok(false);
         }
         let repeats = if is_lost {
-            match self.repeats(partition, from, window.decided_since)? {
-                Repeats::NotReadable => return Ok(true),
+            match self.read_exclusions(partition, from, window.decided_since)? {
+                Repeats::NotYet => return Ok(true),
                 Repeats::Deleted => None,
                 Repeats::At(offsets) => Some(offsets),
             }
@@ -81,16 +85,19 @@ impl<P: Port> Worker<P> {
         Ok(true)
     }
 
-    /// Whether retention has removed remembered payments that are inside the window.
+    /// Whether retention has removed remembered payments that are inside the window. What comes next
+    /// comes now, if nothing waits: then the window ends now, however long the partition was idle.
     fn check_retention(
         &self,
         partition: Partition,
         (low, start): (i64, i64),
-        (window, time): (WindowStart, i64),
+        (window, newest, is_idle): (WindowStart, i64, bool),
     ) -> Result<(), Failure> {
+        let now = self.fixed.wall_now;
+        let time = if is_idle { newest.max(now) } else { newest };
         let begins = time.saturating_sub(self.window.length());
         let inside = self.reader.offset_at(partition, begins)?.unwrap_or(start);
-        if window.offset >= low || inside > low || self.accept_shorter_window {
+        if window.offset >= low || inside > low || newest < begins || self.accept_shorter_window {
             return Ok(());
         }
         Err(Failure::Broken(format!(
@@ -103,8 +110,9 @@ impl<P: Port> Worker<P> {
         )))
     }
 
-    /// Which payments of a source partition, from `from` on, were excluded as repeats.
-    fn repeats(
+    /// Reads on in the log of exclusions: which payments of a source partition, from `from` on, were
+    /// excluded as repeats. Not everything in one turn: other tasks run meanwhile.
+    fn read_exclusions(
         &mut self,
         source: Partition,
         from: i64,
@@ -112,47 +120,84 @@ impl<P: Port> Worker<P> {
     ) -> Result<Repeats, Failure> {
         let number = source.number % self.fixed.partitions.exclusions;
         let log = Partition::new(Topic::Exclusions, number);
-        let bounds = self.reader.bounds(log)?;
         let Some(Life::Restoring(restore)) = self.tasks.lives.get_mut(&source) else {
-            return Ok(Repeats::NotReadable);
+            return Ok(Repeats::NotYet);
         };
-        // All transactions of this task have ended; the markers of the last may be under way here.
-        let end = *restore.exclusions_end.get_or_insert(bounds.high);
-        if self.reader.ends(&[log], Isolation::Committed)?[0] < end {
-            return Ok(Repeats::NotReadable);
-        }
-        let since = decided_since.saturating_sub(CLOCK_STEP_MILLIS);
-        let begin = self.reader.offset_at(log, since)?.unwrap_or(end);
-        if bounds.low > 0 && begin <= bounds.low {
-            tracing::warn!(
-                topic = self.fixed.names.of(Topic::Exclusions),
-                partition = number,
-                from = bounds.low,
-                "exclusions were deleted: a payment whose first is no longer in the log is taken for a first"
-            );
-            return Ok(Repeats::Deleted);
-        }
+        let mut read = match restore.exclusions.take() {
+            Some(read) => read,
+            None => match self.begin_exclusions(log, decided_since)? {
+                Some(read) => read,
+                None => return Ok(Repeats::Deleted),
+            },
+        };
+        let stable = self.reader.ends(&[log], Isolation::Committed)?[0];
+        let to = read.end.min(stable).min(read.next + SLICE);
         let range = Range {
             partition: log,
-            from: begin,
-            to: end,
+            from: read.next,
+            to,
         };
-        let mut offsets = Vec::new();
         let isolation = Isolation::Committed;
         self.port.scan(isolation, &[range], |record, _| {
             let repeat = record.value.and_then(read_repeat);
             let ours = repeat.filter(|it| it.partition == source.number && it.offset >= from);
-            offsets.extend(ours.map(|repeat| repeat.offset));
+            read.repeats.extend(ours.map(|repeat| repeat.offset));
         })?;
-        offsets.sort_unstable();
-        Ok(Repeats::At(offsets))
+        read.next = read.next.max(to);
+        if read.next >= read.end {
+            read.repeats.sort_unstable();
+            return Ok(Repeats::At(read.repeats));
+        }
+        let next = read.next;
+        if let Some(Life::Restoring(restore)) = self.tasks.lives.get_mut(&source) {
+            restore.exclusions = Some(read);
+        }
+        // All transactions of this task have ended; the markers of the last may be under way here.
+        if next >= stable {
+            self.look_after(source, log, next)?;
+        }
+        Ok(Repeats::NotYet)
     }
+
+    /// Where to read the exclusions; `None` when a part of them is gone.
+    fn begin_exclusions(
+        &self,
+        log: Partition,
+        decided_since: i64,
+    ) -> Result<Option<Exclusions>, Failure> {
+        let bounds = self.reader.bounds(log)?;
+        let since = decided_since.saturating_sub(CLOCK_STEP_MILLIS);
+        let next = self.reader.offset_at(log, since)?.unwrap_or(bounds.high);
+        if bounds.low > 0 && next <= bounds.low {
+            tracing::warn!(
+                topic = self.fixed.names.of(log.topic),
+                partition = log.number,
+                from = bounds.low,
+                "exclusions were deleted: a payment whose first is no longer in the log is taken for \
+                 a first"
+            );
+            return Ok(None);
+        }
+        Ok(Some(Exclusions {
+            next,
+            end: bounds.high,
+            repeats: Vec::new(),
+        }))
+    }
+}
+
+/// The log of exclusions while it is read.
+#[derive(Debug)]
+pub(super) struct Exclusions {
+    next: i64,
+    end: i64,
+    /// Offsets in the source.
+    repeats: Vec<i64>,
 }
 
 /// What the log of exclusions tells.
 enum Repeats {
-    /// Not yet: a transaction in it is undecided.
-    NotReadable,
+    NotYet,
     /// Nothing certain: a part of it is gone.
     Deleted,
     /// Rising offsets in the source.

@@ -41,7 +41,8 @@ const ASKING_WAIT: Duration = Duration::from_millis(5);
 /// A turn takes no more payload than this, whatever its record count.
 const TURN_BYTES_MAX: usize = 16 << 20;
 
-/// A task that waits for a rule buffers this much payload at most; then its partition pauses.
+/// A task that waits, for a rule or for the broker, buffers this much payload at most; then its
+/// partition pauses.
 const INBOX_BYTES_MAX: usize = 8 << 20;
 
 /// How long committed state may stay in memory only.
@@ -180,6 +181,8 @@ impl<P: Port> Worker<P> {
         self.fixed.now = clock::now();
         self.fixed.wall_now = clock::wall_millis();
         self.gather()?;
+        // Before anything that can fail again and again.
+        self.hold_back()?;
         self.trust_producer()?;
         if !self.look_out()? {
             return Ok(());
@@ -210,7 +213,9 @@ impl<P: Port> Worker<P> {
                     let record = fetched.record();
                     bytes += record.value.map_or(0, <[u8]>::len);
                     if let Some(gap) = self.tasks.accept(&record) {
-                        holds_no_record(&self.port, &self.fixed, &[gap])?;
+                        // The record has left the consumer: only reading anew brings it again.
+                        holds_no_record(&self.port, &self.fixed, &[gap])
+                            .map_err(Failure::instead_of_waiting)?;
                         self.tasks.accept_behind_gap(&record);
                     }
                     failpoint::hit(Point::GatherRecord);
@@ -376,14 +381,17 @@ impl<P: Port> Worker<P> {
 
     /// Pauses partitions whose tasks have enough to wait with, and resumes them.
     fn hold_back(&mut self) -> Result<(), Failure> {
-        for task in self.tasks.settle.values() {
-            let partition = task.partition();
-            let full = task.inbox.bytes() >= INBOX_BYTES_MAX
-                || task.inbox.len() >= 2 * self.max_batch_records;
+        let ingest = self.tasks.ingest.values();
+        let ingest = ingest.map(|task| (task.partition(), &task.inbox));
+        let settle = self.tasks.settle.values();
+        let settle = settle.map(|task| (task.partition(), &task.inbox));
+        for (partition, inbox) in ingest.chain(settle) {
+            let (bytes, records) = (inbox.bytes(), inbox.len());
+            let full = bytes >= INBOX_BYTES_MAX || records >= 2 * self.max_batch_records;
             if full && self.paused.insert(partition) {
                 self.consumer.pause(partition)?;
-            } else if task.inbox.bytes() < INBOX_BYTES_MAX / 2
-                && task.inbox.len() < self.max_batch_records
+            } else if bytes < INBOX_BYTES_MAX / 2
+                && records < self.max_batch_records
                 && self.paused.remove(&partition)
             {
                 self.consumer.resume(partition)?;
