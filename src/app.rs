@@ -471,10 +471,7 @@ fn set_owners(source: Owners, bases: Owners) -> Box<dyn Fn(BTreeMap<Partition, S
 
 /// The workers' group and, with a database, the sink's.
 fn watched_groups(settings: &Settings, has_sink: bool) -> Vec<ownerless::Watch> {
-    let workers = ownerless::Watch::new(
-        settings.application_id.clone(),
-        &[Topic::Source, Topic::Bases],
-    );
+    let workers = ownerless::Watch::new(settings.application_id.clone(), &Topic::CONSUMED);
     let sink = || ownerless::Watch::new(settings.sink_group(), &sink::TOPICS);
     let sink = has_sink.then(sink);
     [Some(workers), sink].into_iter().flatten().collect()

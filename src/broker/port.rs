@@ -9,7 +9,7 @@ use crate::broker::client::Settings;
 use crate::broker::mark::{Mark, Marks};
 use crate::broker::native::{Membership, Outgoing};
 use crate::broker::scan::{self, Isolation, Range};
-use crate::broker::{Bounds, Partition, Record, consumer, monitor, producer, reader};
+use crate::broker::{Bounds, Partition, Record, consumer, group, producer, reader};
 
 /// Makes the clients of a worker, and does what needs none of them.
 pub trait Port: Clone + Send + Sized + 'static {
@@ -243,7 +243,7 @@ impl Port for Settings {
     }
 
     fn holder(&self, worker: usize) -> Result<Holder, Error> {
-        monitor::holder(self, &self.application_id, &worker.to_string())
+        group::holder(self, &self.application_id, &worker.to_string())
     }
 
     fn aside(&self, work: impl FnOnce() + Send + 'static) {
