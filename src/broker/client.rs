@@ -2,6 +2,7 @@
 //! guarantees rest on.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -68,6 +69,8 @@ pub struct Settings {
     /// By group and role, the process that a group first named in our place. A static member keeps
     /// the client id of its first process, so this is ours, or one that we have replaced.
     pub first_seen: Arc<Mutex<BTreeMap<(String, String), String>>>,
+    /// Set when the process is to end: a producer is then not waited for any more.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// Bytes of a batch, as the library has it when nothing is given.
@@ -104,6 +107,7 @@ impl Settings {
             topics: Names::new(names),
             batch_bytes_max: usize::MAX,
             first_seen: Arc::default(),
+            stop: Arc::default(),
         }
     }
 

@@ -177,7 +177,8 @@ pub trait Producer {
     fn retire(&mut self);
 
     /// Takes the transactional id over with a fresh client. Whatever transaction the id had open
-    /// is decided when this returns `Ok`, and no earlier request can take effect any more.
+    /// is decided when this returns `Ok`, and no earlier request can take effect any more. Ends early
+    /// with an error when the process is to end.
     fn replace(&mut self) -> Result<(), Error>;
 
     /// Serves the library's callbacks; cheap, called once per turn.

@@ -84,6 +84,9 @@ impl<P: Port> Worker<P> {
     }
 
     fn try_again_later(&self, failure: &dyn fmt::Display) {
+        if self.stop.load(Ordering::Relaxed) {
+            return;
+        }
         tracing::warn!(
             worker = self.number,
             error = %failure,

@@ -149,6 +149,7 @@ impl Feed {
             topics: settle::broker::Names::new(topics.map(Clone::clone)),
             batch_bytes_max: usize::MAX,
             first_seen: Arc::default(),
+            stop: Arc::default(),
         }
     }
 
