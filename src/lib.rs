@@ -35,10 +35,10 @@
 //! | log every message | `sink/` (table `payment_log`) |
 //! | map to the base | `codec/payment/`, `engine/ingest.rs` |
 //! | exclude, drop duplicates | `domain/classify.rs`, `state/seen.rs` |
-//! | find the payout rule | `engine/settle.rs`, `rules/` |
+//! | find the payout rule | `engine/settle/`, `rules/` |
 //! | save | `sink/` (table `settlement`) |
-//! | aggregate | `domain/totals.rs`, `engine/settle.rs`, `state/totals.rs` |
-//! | publish statistics | `engine/settle.rs` (`publish`) |
+//! | aggregate | `domain/totals.rs`, `engine/settle/`, `state/totals.rs` |
+//! | publish statistics | `engine/settle/` (`publish`) |
 //!
 //! # The loop
 //!

@@ -125,3 +125,67 @@ fn broken(panic: &(dyn std::any::Any + Send)) -> Stopped {
         message: format!("an invariant is broken: {}", text.unwrap_or_default()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::notify::Notifier;
+    use crate::state::directory::Directory;
+
+    const GRACE: Duration = Duration::from_secs(1);
+
+    /// Waits for one worker that has come to `result`, or does not end, and for an HTTP server that
+    /// does not end; returns after how long, too.
+    fn ended(result: Option<WorkerResult>) -> (Result<(), Error>, Duration) {
+        let settings = [
+            ("SETTLE_PIPELINE__WORKERS", "1"),
+            ("SETTLE_SHUTDOWN__GRACE", "1s"),
+        ];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let config = Config::load(None, settings.into_iter()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let process = Process {
+            config: &config,
+            directory: &Arc::new(Directory::open(directory.path()).unwrap()),
+            runtime: runtime.handle(),
+            notifier: &Notifier::start().unwrap(),
+            stop: &Arc::new(AtomicBool::new(true)),
+        };
+        let (result_sender, results) = mpsc::channel();
+        if let Some(result) = result {
+            result_sender.send(result).unwrap();
+        }
+        let server = runtime.spawn(std::future::pending());
+        let began = clock::now();
+        let outcome = until_ended(&process, &results, None, server);
+        let took = clock::now().saturating_sub(began);
+        runtime.shutdown_background();
+        (outcome, took)
+    }
+
+    #[test]
+    fn the_process_ends_within_its_grace_time_whatever_does_not_end() {
+        let in_time = GRACE..GRACE + Duration::from_millis(500);
+        let (outcome, took) = ended(None);
+        assert!(matches!(outcome, Err(Error::Grace(GRACE))), "{outcome:?}");
+        assert!(in_time.contains(&took), "{took:?}");
+        // Answers that are still under way are cut, which is no failure.
+        let (outcome, took) = ended(Some(Ok(Ok(()))));
+        assert!(outcome.is_ok(), "{outcome:?}");
+        assert!(in_time.contains(&took), "{took:?}");
+    }
+
+    #[test]
+    fn a_worker_that_panics_breaks_a_promise() {
+        let (outcome, _) = ended(Some(Err(Box::new("too little"))));
+        let error = outcome.unwrap_err();
+        assert_eq!(error.exit(), crate::exit::Exit::BrokenPromise);
+        assert!(error.to_string().contains("too little"), "{error}");
+    }
+}
