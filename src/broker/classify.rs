@@ -1,4 +1,6 @@
-//! What the owner of a failed call must do. librdkafka's codes are read here and nowhere else.
+//! What the owner of a failed call must do. Failures are told apart by librdkafka's codes here and
+//! nowhere else; who makes a call looks only at the codes that are answers to it, such as a full
+//! queue or a topic that exists already.
 
 use std::fmt;
 
@@ -152,6 +154,71 @@ pub(super) fn poll(error: &KafkaError) -> Option<Error> {
             Reaction::Stop(Stop::Failed),
         )),
         _ => None,
+    }
+}
+
+/// What a failure means to the sink's consumer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Polling {
+    /// Passes by itself.
+    Weather,
+    /// A position is outside its log.
+    OutOfRange,
+    /// The group has replaced this static member.
+    Replaced,
+    NotAllowed(Denial),
+    /// The consumer is over.
+    Fatal,
+}
+
+/// Classifies a failure of the sink's consumer.
+pub(super) fn polling(error: &KafkaError) -> Polling {
+    if let Some(denial) = error.rdkafka_error_code().and_then(denial) {
+        return Polling::NotAllowed(denial);
+    }
+    match error {
+        KafkaError::MessageConsumptionFatal(Code::FencedInstanceId) => Polling::Replaced,
+        KafkaError::MessageConsumptionFatal(_)
+        | KafkaError::ClientConfig(..)
+        | KafkaError::ClientCreation(_) => Polling::Fatal,
+        KafkaError::MessageConsumption(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
+            Polling::OutOfRange
+        }
+        _ => Polling::Weather,
+    }
+}
+
+/// What a failure means to who describes or creates topics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Administration {
+    NotAllowed,
+    /// No broker answers, or none takes the credentials.
+    Unreachable,
+    /// What was asked for can never be.
+    Invalid,
+    Refused,
+}
+
+/// Classifies a failed request of an administrator.
+pub(super) fn administration(code: Code) -> Administration {
+    match code {
+        Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
+            Administration::NotAllowed
+        }
+        Code::BrokerTransportFailure
+        | Code::AllBrokersDown
+        | Code::OperationTimedOut
+        | Code::RequestTimedOut
+        | Code::Resolve
+        | Code::Authentication
+        | Code::SaslAuthenticationFailed
+        | Code::SSL => Administration::Unreachable,
+        Code::InvalidReplicationFactor
+        | Code::InvalidPartitions
+        | Code::InvalidConfig
+        | Code::InvalidTopic
+        | Code::PolicyViolation => Administration::Invalid,
+        _ => Administration::Refused,
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::broker::Partition;
 use crate::broker::classify::Reaction;
+use crate::broker::client::STEADFAST_TRANSACTION_TIMEOUT;
 use crate::broker::mark::Mark;
 use crate::broker::native::Outgoing;
 use crate::broker::port::{GroupOffsets, Port, Producer, Reader as _};
@@ -200,7 +201,12 @@ impl<P: Port> Search<'_, P> {
         match steadfast.replace() {
             // The brokers allow no transaction that long.
             Err(error) if matches!(error.reaction, Reaction::Stop(_)) => {
-                tracing::warn!(%error, "committing with the time-outs of any transaction");
+                tracing::warn!(
+                    %error,
+                    "the brokers refuse a transaction time-out of {} min; ending it with the \
+                     usual one",
+                    STEADFAST_TRANSACTION_TIMEOUT.as_secs() / 60
+                );
                 touch(partitions, true, producer)
             }
             replaced => {

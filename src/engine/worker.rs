@@ -1,4 +1,5 @@
-//! One worker: the loop, the transaction, and the reactions to failures.
+//! One worker: its parts and one turn of its loop. Reactions: `react.rs`; assignment:
+//! `assignment.rs`; restore: `restore.rs`; lost markers: `hanging.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,19 +8,20 @@ use std::time::Duration;
 
 use crate::broker::Partition;
 use crate::broker::classify::{self, Error, Reaction};
-use crate::broker::monitor::{Ends, Members};
+use crate::broker::group::Members;
+use crate::broker::monitor::Ends;
 use crate::broker::port::{Consumer as _, Fetched as _, Polled, Port, Producer as _};
 use crate::broker::scan::{Isolation, Range};
 use crate::broker::transaction::Transaction;
 use crate::clock;
 use crate::engine::background::Background;
-use crate::engine::duel::Duel;
 use crate::engine::failure::{Cause, Failure, Stopped, Todo};
 use crate::engine::fixed::Fixed;
 use crate::engine::former::FormerWriters;
 use crate::engine::hanging::Lookout;
 use crate::engine::outbox::Outbox;
 use crate::engine::status;
+use crate::engine::takeovers::Takeovers;
 use crate::engine::tasks::Tasks;
 use crate::failpoint::{self, Point};
 use crate::metrics::{Replacement, Worker as Metrics};
@@ -104,9 +106,9 @@ pub struct Worker<P: Port> {
     markers_at: Duration,
     committed_at: Duration,
     /// Takeovers of the transactional id.
-    pub(super) fencings: Duel,
+    pub(super) fencings: Takeovers,
     /// Takeovers of the place in the group that may have been another process's.
-    pub(super) replacements: Duel,
+    pub(super) replacements: Takeovers,
     /// Since when every turn has met a topic that is not there.
     pub(super) missing_since: Option<Duration>,
     /// Why the producer will be replaced.
@@ -151,8 +153,8 @@ impl<P: Port> Worker<P> {
             checkpoint_at: clock::now(),
             markers_at: clock::now(),
             committed_at: Duration::ZERO,
-            fencings: Duel::new(FENCINGS),
-            replacements: Duel::new(REPLACEMENTS),
+            fencings: Takeovers::new(FENCINGS),
+            replacements: Takeovers::new(REPLACEMENTS),
             missing_since: None,
             replacement: Replacement::Start,
             stop: options.stop,
@@ -448,7 +450,12 @@ impl<P: Port> Worker<P> {
                 if let Todo::Stop(cause) = failure.todo() {
                     return Err(failure.stop(cause));
                 }
-                tracing::warn!(error = %failure, "closing a task");
+                tracing::warn!(
+                    topic = self.fixed.names.of(partition.topic),
+                    partition = partition.number,
+                    error = %failure,
+                    "state of a task could not be saved on closing; it is read again from the log"
+                );
             }
         }
         Ok(())

@@ -16,15 +16,14 @@ use crate::positions::{Change, Error, Session, Target};
 
 impl Session {
     fn producer(&self) -> Result<Producer, Error> {
-        let id = format!("{}:positions", self.settings.application_id);
-        let mut producer = self.settings.successor(&id);
+        let mut producer = Producer::tool(&self.settings, "positions");
         producer.replace()?;
         Ok(producer)
     }
 
     pub(super) fn set(&self, topic: &str, number: i32, target: Target) -> Result<Change, Error> {
         let refused = |text: String| Err(Error::Refused(text));
-        let mut tasks = self.tasks();
+        let mut tasks = self.tasks().into_iter();
         let names = &self.settings.topics;
         let Some(task) = tasks.find(|task| names.of(task.topic) == topic && task.number == number)
         else {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 
 use crate::broker::Partition;
-use crate::broker::member::{self, Change, Member};
+use crate::broker::sink_consumer::{self, Change, SinkConsumer};
 use crate::clock;
 use crate::failpoint::{self, Point};
 use crate::sink::Error;
@@ -59,7 +59,7 @@ enum UnderWay {
 }
 
 pub struct Worker {
-    member: Member,
+    member: SinkConsumer,
     commands: Sender<Command>,
     answers: Receiver<Answer>,
     status: Arc<Status>,
@@ -78,7 +78,7 @@ pub struct Worker {
 
 impl Worker {
     pub fn new(
-        member: Member,
+        member: SinkConsumer,
         (commands, answers): (Sender<Command>, Receiver<Answer>),
         status: Arc<Status>,
         stop: Arc<AtomicBool>,
@@ -161,12 +161,12 @@ impl Worker {
                 self.gather(partition, offset, row, bytes);
             }
             Err(
-                error @ (member::Error::Replaced
-                | member::Error::NotAllowed { .. }
-                | member::Error::Fatal(_)),
+                error @ (sink_consumer::Error::Replaced
+                | sink_consumer::Error::NotAllowed { .. }
+                | sink_consumer::Error::Fatal(_)),
             ) => return Err(error.into()),
-            Err(member::Error::Weather(why)) => self.complain(&why),
-            Err(member::Error::OutOfRange(why)) => {
+            Err(sink_consumer::Error::Weather(why)) => self.complain(&why),
+            Err(sink_consumer::Error::OutOfRange(why)) => {
                 // The client does not say which partition: look for all of them.
                 self.complain(&why);
                 for cursor in self.cursors.values_mut() {
@@ -308,7 +308,7 @@ impl Worker {
             }
             match self.begin(at, found)? {
                 Ok(()) => {}
-                Err(error @ member::Error::NotAllowed { .. }) => return Err(error.into()),
+                Err(error @ sink_consumer::Error::NotAllowed { .. }) => return Err(error.into()),
                 Err(error) => {
                     self.complain(&error.to_string());
                     self.locate_at = clock::now() + TRY_AGAIN;
@@ -324,7 +324,7 @@ impl Worker {
         &mut self,
         at: Partition,
         found: Option<i64>,
-    ) -> Result<Result<(), member::Error>, Error> {
+    ) -> Result<Result<(), sink_consumer::Error>, Error> {
         let bounds = match self.member.bounds(at) {
             Ok(bounds) => bounds,
             Err(error) => return Ok(Err(error)),
@@ -362,7 +362,7 @@ impl Worker {
                 if now > since + AHEAD_MAX {
                     return Err(error);
                 }
-                return Ok(Err(member::Error::Weather(error.to_string())));
+                return Ok(Err(sink_consumer::Error::Weather(error.to_string())));
             }
         };
         failpoint::hit(Point::SinkStart);
