@@ -95,7 +95,7 @@ pub(super) fn transaction(attempt: &'static str, failure: &TransactionFailure) -
         "retriable"
     };
     let detail = format!("{} ({:?}, {class})", failure.text, failure.code);
-    if let Some(denial) = denial(failure.code) {
+    if let Some(denial) = lasting_denial(failure.code) {
         return Error::new(attempt, detail, Reaction::Stop(Stop::NotAllowed(denial)));
     }
     let reaction = match failure.code {
@@ -117,9 +117,11 @@ pub(super) fn call(attempt: &'static str, error: &KafkaError) -> Error {
         Some(Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicOrPartition) => {
             Reaction::Missing
         }
-        code => code.and_then(denial).map_or(Reaction::Wait, |denial| {
-            Reaction::Stop(Stop::NotAllowed(denial))
-        }),
+        code => code
+            .and_then(lasting_denial)
+            .map_or(Reaction::Wait, |denial| {
+                Reaction::Stop(Stop::NotAllowed(denial))
+            }),
     };
     Error::new(attempt, error, reaction)
 }
@@ -128,7 +130,7 @@ pub(super) fn call(attempt: &'static str, error: &KafkaError) -> Error {
 pub(super) fn poll(error: &KafkaError) -> Option<Error> {
     let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
     let code = error.rdkafka_error_code();
-    if let Some(denial) = code.and_then(denial) {
+    if let Some(denial) = code.and_then(lasting_denial) {
         return Some(Error::new(
             "read from the broker",
             error,
@@ -173,7 +175,7 @@ pub(super) enum Polling {
 
 /// Classifies a failure of the sink's consumer.
 pub(super) fn polling(error: &KafkaError) -> Polling {
-    if let Some(denial) = error.rdkafka_error_code().and_then(denial) {
+    if let Some(denial) = error.rdkafka_error_code().and_then(lasting_denial) {
         return Polling::NotAllowed(denial);
     }
     match error {
@@ -234,9 +236,28 @@ pub(super) fn denial(code: Code) -> Option<Denial> {
     }
 }
 
+/// The same of a client that was let in once. librdkafka also calls it a refused login when the
+/// connection breaks before the answer (SASL handshake), so that is waited out: the start has
+/// told whether name and password are right.
+fn lasting_denial(code: Code) -> Option<Denial> {
+    denial(code).filter(|denial| *denial != Denial::Login)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_that_breaks_while_it_logs_in_is_waited_out() {
+        for code in [Code::Authentication, Code::SaslAuthenticationFailed] {
+            let error = KafkaError::MessageConsumption(code);
+            assert!(poll(&error).is_none(), "{code:?}");
+            assert_eq!(polling(&error), Polling::Weather);
+            assert_eq!(call("read", &error).reaction, Reaction::Wait);
+            assert_eq!(reaction(code, false, false), Reaction::Recover);
+            assert_eq!(denial(code), Some(Denial::Login), "at the start");
+        }
+    }
 
     fn reaction(code: Code, fatal: bool, requires_abort: bool) -> Reaction {
         let failure = TransactionFailure {
