@@ -34,7 +34,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "state",
         &["domain", "clock", "failpoint", "codec", "broker"],
     ),
-    ("rules", &["domain", "failpoint", "codec"]),
+    ("rules", &["domain", "clock", "failpoint", "codec"]),
     ("metrics", &["domain"]),
     (
         "engine",

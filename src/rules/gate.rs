@@ -1,6 +1,7 @@
 //! How many questions may be on the wire. Healthy: up to the limit. During an outage: one probe at
 //! a time for keys that were never asked and one for keys that failed, at most about one a second
-//! each, until one is answered; then everybody at once.
+//! each, until one is answered; then everybody at once. A key that the service told to wait asks for
+//! no probe before its time; the others are probed meanwhile.
 //!
 //! The gate closes when several *different* keys failed with no definite answer in between, so a
 //! single key that the service cannot answer slows nobody down but itself.
@@ -50,7 +51,6 @@ enum State {
 pub(super) struct Miss<'a> {
     pub(super) key: &'a RuleKey,
     pub(super) probe: bool,
-    pub(super) retry_after: Duration,
     /// Uniform in 0..1, so that several instances do not probe in step.
     pub(super) dice: f64,
 }
@@ -182,26 +182,23 @@ impl State {
                 }
                 *self = Self::Closed {
                     pause: PAUSE_MIN,
-                    next: now + wait(PAUSE_MIN, miss),
+                    next: now + jittered(PAUSE_MIN, miss.dice),
                 };
                 Change::Closed
             }
-            // Questions from before the outage say nothing new, but their `Retry-After` counts.
+            // Questions from before the outage say nothing new.
+            Self::Closed { .. } if !miss.probe => Change::None,
             Self::Closed { pause, next } => {
-                if miss.probe {
-                    *pause = pause.saturating_mul(2).min(PAUSE_MAX);
-                    *next = (*next).max(now + wait(*pause, miss));
-                } else {
-                    *next = (*next).max(now + miss.retry_after);
-                }
+                *pause = pause.saturating_mul(2).min(PAUSE_MAX);
+                *next = (*next).max(now + jittered(*pause, miss.dice));
                 Change::None
             }
         }
     }
 }
 
-fn wait(pause: Duration, miss: &Miss<'_>) -> Duration {
-    pause.mul_f64(0.5 + miss.dice / 2.0).max(miss.retry_after)
+fn jittered(pause: Duration, dice: f64) -> Duration {
+    pause.mul_f64(0.5 + dice / 2.0)
 }
 
 #[cfg(test)]
@@ -210,7 +207,6 @@ mod tests {
     use crate::domain::rule::RuleKey;
     use std::future::Future as _;
     use std::task::{Context, Waker};
-    use std::time::Duration;
     use tokio::time::Instant;
 
     fn key(n: usize) -> RuleKey {
@@ -221,7 +217,6 @@ mod tests {
         Miss {
             key,
             probe: false,
-            retry_after: Duration::ZERO,
             dice: 1.0,
         }
     }
@@ -291,24 +286,13 @@ mod tests {
     }
 
     #[test]
-    fn late_failures_do_not_slow_probes_but_their_retry_after_is_kept() {
+    fn late_failures_do_not_slow_probes() {
         let now = Instant::now();
         let mut state = closed(now);
         for n in 0..64 {
             state.missed(&miss(&key(n)), now);
         }
         assert_eq!(next(&state), now + PAUSE_MIN);
-        let retry_after = Duration::from_secs(30);
-        state.missed(
-            &Miss {
-                retry_after,
-                ..miss(&key(1))
-            },
-            now,
-        );
-        assert_eq!(next(&state), now + retry_after);
-        state.missed(&probe(&key(1)), now);
-        assert_eq!(next(&state), now + retry_after);
     }
 
     #[tokio::test]

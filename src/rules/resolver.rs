@@ -129,7 +129,7 @@ impl Office {
                 }
                 Err(trouble) => {
                     let openings = self.gate.openings();
-                    self.missed(&key, &trouble, pass.is_probe());
+                    self.missed(&key, pass.is_probe());
                     drop(pass);
                     wait(&mut backoff, trouble.retry_after, openings).await;
                 }
@@ -154,11 +154,10 @@ impl Office {
         reply
     }
 
-    fn missed(&self, key: &RuleKey, trouble: &Trouble, probe: bool) {
+    fn missed(&self, key: &RuleKey, probe: bool) {
         let change = self.gate.missed(&Miss {
             key,
             probe,
-            retry_after: trouble.retry_after.unwrap_or_default(),
             dice: fastrand::f64(),
         });
         if change == Change::Closed {

@@ -29,7 +29,7 @@ pub enum Failure {
     Redirected,
     /// 4xx other than 404 and 429.
     ClientError,
-    /// A status that the contract does not know.
+    /// A status that `docs/contract.md` does not list.
     UnexpectedStatus,
     /// 200 with a body beyond the limit.
     TooLarge,

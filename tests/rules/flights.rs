@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
+use axum::response::IntoResponse as _;
 use settle::rules::{Answer, Desk, Error, Failure, Options, Outcome, Resolver, Service as _};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio::time::Instant;
 
 use crate::service::{PATIENCE, Service, failed, key, rule, rule_of, status_only, take, until};
 
@@ -181,6 +183,29 @@ fn a_key_the_service_cannot_answer_does_not_hold_up_the_others() {
     assert!(answers.iter().all(|(answered, _)| *answered != key(0)));
     assert_eq!(desk.in_flight(), 1);
     assert!(!resolver.status().is_outage());
+}
+
+#[test]
+fn a_key_that_was_not_told_to_wait_is_asked_while_others_wait() {
+    const TOLD: usize = 8;
+    let service = Service::start(|question| {
+        let told = (0..TOLD).any(|n| question.body.contains(&format!("merchant-{n}\"")));
+        if told {
+            (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "60")]).into_response()
+        } else {
+            rule_of(question)
+        }
+    });
+    let resolver = service.resolver();
+    let mut desk = resolver.subscribe();
+    (0..TOLD).for_each(|n| desk.request(&key(n)));
+    until("the outage is noticed", || resolver.status().is_outage());
+    let began = Instant::now();
+    desk.request(&key(TOLD));
+    assert_eq!(take(&mut desk, 1), [(key(TOLD), rule())]);
+    assert!(began.elapsed() < Duration::from_secs(10), "{began:?}");
+    assert!(!resolver.status().is_outage());
+    assert_eq!(service.questions().len(), TOLD + 1);
 }
 
 #[test]

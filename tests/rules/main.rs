@@ -1,5 +1,5 @@
-//! The resolver against a real HTTP server: every row of the contract's table of answers, one
-//! flight per key, outages, and bodies nobody should read.
+//! The resolver against a real HTTP server: every row of the table of answers in
+//! `docs/contract.md`, one flight per key, outages, and bodies nobody should read.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

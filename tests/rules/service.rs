@@ -123,7 +123,7 @@ async fn answer(
     (desk.reply)(&question)
 }
 
-/// The rule of the question's key, as the service of the contract gives it.
+/// The rule of the question's key, as a service by `docs/contract.md` gives it.
 pub fn rule_of(question: &Question) -> Response {
     let dates = r#"{"ruleId":"r-1","payoutDate":"2025-06-10","confirmDate":"2025-06-09","#;
     question.body.replacen('{', dates, 1).into_response()
