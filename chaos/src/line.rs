@@ -67,11 +67,21 @@ pub struct Line {
 impl Line {
     /// A pipeline without instances and without a database, on the cluster of [`cluster_options`].
     pub fn new(name: &str, partitions: i32, built: Built) -> Result<Self> {
-        Self::on(shared::cluster_of(&cluster_options())?, name, partitions, built)
+        Self::on(
+            shared::cluster_of(&cluster_options())?,
+            name,
+            partitions,
+            built,
+        )
     }
 
     /// The same on a cluster whose Kafka is behind a proxy.
-    pub fn on(cluster: &'static Cluster, name: &str, partitions: i32, built: Built) -> Result<Self> {
+    pub fn on(
+        cluster: &'static Cluster,
+        name: &str,
+        partitions: i32,
+        built: Built,
+    ) -> Result<Self> {
         let names = Names::unique(name);
         let topics = Topics::connect(&cluster.kafka.bootstrap())?;
         let source =

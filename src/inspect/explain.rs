@@ -42,7 +42,7 @@ pub struct Received {
     pub source: String,
     pub time: String,
     pub bytes: usize,
-    /// What a reader of the contract makes of it.
+    /// What a reader of `docs/contract.md` makes of it.
     pub says: String,
     pub rule_key: Option<String>,
     pub facts: Vec<Fact>,

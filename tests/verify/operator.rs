@@ -62,7 +62,10 @@ fn status_names_instances_and_owners_and_its_exit_code_says_what_is_wrong() {
         2 * usize::try_from(PARTITIONS).unwrap(),
         "{seen:#}"
     );
-    assert!(owned.iter().all(|of| of["owner"] == line.name(0)), "{seen:#}");
+    assert!(
+        owned.iter().all(|of| of["owner"] == line.name(0)),
+        "{seen:#}"
+    );
     for dependency in ["Kafka", "rule service", "PostgreSQL"] {
         let state = &seen["instances"][0]["dependencies"][dependency];
         assert_eq!(state["ok"], true, "{seen:#}");
@@ -79,7 +82,9 @@ fn status_names_instances_and_owners_and_its_exit_code_says_what_is_wrong() {
         .map(|of| of["owner"].as_str().unwrap())
         .collect();
     assert!(
-        [0, 1].iter().all(|index| owners.contains(&line.name(*index).as_str())),
+        [0, 1]
+            .iter()
+            .all(|index| owners.contains(&line.name(*index).as_str())),
         "{seen:#}"
     );
     the_dead_are_named(&line);
