@@ -3,10 +3,6 @@
 //! and disks. On a real Kafka with the real binary. Each case ends repaired from the log, or refused with an exit code,
 //! the numbers, and a command that is run here and resolves it (docs/damage.md).
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-#![expect(
-    clippy::print_stderr,
-    reason = "logs belong to the report of a failure"
-)]
 
 mod changelogs;
 mod groups;

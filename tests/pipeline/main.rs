@@ -2,10 +2,6 @@
 //! input by code that shares nothing with it.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![expect(
-    clippy::print_stderr,
-    reason = "seeds and logs belong to the report of a failure"
-)]
-#![expect(
     clippy::disallowed_methods,
     reason = "tests look at the clock; the service's decisions do not"
 )]

@@ -1,10 +1,6 @@
 //! `settle verify`, and what looks into a run, on real runs: the first finds nothing where nothing is wrong, also beside live instances that are killed, and
 //! it finds every kind of corruption and names the promise that it breaks.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-#![expect(
-    clippy::print_stderr,
-    reason = "seeds and logs belong to the report of a failure"
-)]
 
 mod capture;
 mod corruption;
