@@ -58,6 +58,22 @@ enum UnderWay {
     Write(BTreeMap<Partition, i64>),
 }
 
+/// How an attempt to read a partition ended.
+enum Begun {
+    Reading,
+    /// The reason passes by itself.
+    TryLater(member::Error),
+}
+
+impl Begun {
+    fn not(error: member::Error) -> Result<Self, Error> {
+        match error {
+            member::Error::NotAllowed { .. } => Err(error.into()),
+            error => Ok(Self::TryLater(error)),
+        }
+    }
+}
+
 pub struct Worker {
     member: Member,
     commands: Sender<Command>,
@@ -307,9 +323,8 @@ impl Worker {
                 return Ok(());
             }
             match self.begin(at, found)? {
-                Ok(()) => {}
-                Err(error @ member::Error::NotAllowed { .. }) => return Err(error.into()),
-                Err(error) => {
+                Begun::Reading => {}
+                Begun::TryLater(error) => {
                     self.complain(&error.to_string());
                     self.locate_at = clock::now() + TRY_AGAIN;
                     return Ok(());
@@ -319,15 +334,11 @@ impl Worker {
         Ok(())
     }
 
-    /// Reads on from what the database has; the inner error passes by itself.
-    fn begin(
-        &mut self,
-        at: Partition,
-        found: Option<i64>,
-    ) -> Result<Result<(), member::Error>, Error> {
+    /// Reads on from what the database has.
+    fn begin(&mut self, at: Partition, found: Option<i64>) -> Result<Begun, Error> {
         let bounds = match self.member.bounds(at) {
             Ok(bounds) => bounds,
-            Err(error) => return Ok(Err(error)),
+            Err(error) => return Begun::not(error),
         };
         let cursor = self.cursors.get_mut(&at).expect("of an assigned partition");
         let now = clock::now();
@@ -362,12 +373,12 @@ impl Worker {
                 if now > since + AHEAD_MAX {
                     return Err(error);
                 }
-                return Ok(Err(member::Error::Weather(error.to_string())));
+                return Begun::not(member::Error::Weather(error.to_string()));
             }
         };
         failpoint::hit(Point::SinkStart);
         if let Err(error) = self.member.start(at, from) {
-            return Ok(Err(error));
+            return Begun::not(error);
         }
         *cursor = Cursor {
             stored: found,
@@ -375,7 +386,7 @@ impl Worker {
             next: Some(from),
             ahead_since: None,
         };
-        Ok(Ok(()))
+        Ok(Begun::Reading)
     }
 
     /// Gives the database its next work when it has none.
