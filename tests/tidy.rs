@@ -56,6 +56,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "domain",
             "clock",
             "lock",
+            "exit",
             "tls",
             "failpoint",
             "config",

@@ -7,6 +7,7 @@ use jiff::civil::Date;
 use serde::Serialize;
 
 use crate::broker::client::Settings;
+use crate::broker::logs::Logs;
 use crate::broker::native::Outgoing;
 use crate::broker::rights::Purpose;
 use crate::broker::{Partition, Topic};
@@ -18,7 +19,6 @@ use crate::domain::rule::{Rule, RuleKey};
 use crate::inspect::place;
 use crate::inspect::rules::{InForce, get};
 use crate::operate::{Error, Writer};
-use crate::verify::reading::Logs;
 
 /// Names the transactional id.
 const TOOL: &str = "rules";

@@ -4,7 +4,7 @@
 //! A test here passes only when the process died where it was told to: a point that is never reached fails it.
 #![expect(
     clippy::print_stderr,
-    reason = "seeds and logs belong to the report of a failure"
+    reason = "what was done belongs to the report of a failure"
 )]
 
 mod by;
