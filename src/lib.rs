@@ -128,6 +128,7 @@
 //! | --- | --- |
 //! | [`domain`] | values and decisions; no clock, no I/O |
 //! | [`clock`] | time; a thread may have a simulated one |
+//! | [`lock`] | taking a mutex, whatever has panicked with it |
 //! | [`exit`] | exit codes |
 //! | [`tls`] | transport security of PostgreSQL and HTTP; the only place that names native-tls |
 //! | [`failpoint`] | steps at which tests have the process die, wait or fail; empty in what ships |
@@ -177,6 +178,7 @@ pub mod exit;
 pub mod failpoint;
 pub mod http;
 pub mod inspect;
+pub mod lock;
 pub mod metrics;
 pub mod notify;
 pub mod operate;

@@ -12,6 +12,10 @@ use settle::config::keys::{Fallback, KEYS};
 use settle::exit;
 use settle::metrics;
 
+#[expect(dead_code, reason = "shared with the tests of operations")]
+#[path = "operations/files.rs"]
+mod files;
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// What a word in code must begin with to be taken for a path of this repository.
@@ -84,14 +88,6 @@ fn files(directory: &str, ending: &str) -> Vec<PathBuf> {
         }
     }
     found
-}
-
-/// The anchor of a heading, as GitHub makes it.
-fn anchor(heading: &str) -> String {
-    let kept = heading
-        .to_lowercase()
-        .replace(|c: char| !c.is_alphanumeric() && !"-_ ".contains(c), "");
-    kept.replace(' ', "-")
 }
 
 #[test]
@@ -196,7 +192,8 @@ fn every_link_leads_somewhere() {
         if !wanted.is_empty() {
             let text = fs::read_to_string(&file).unwrap();
             let mut headings = text.lines().filter(|line| line.starts_with('#'));
-            let leads = headings.any(|line| anchor(line.trim_start_matches(['#', ' '])) == wanted);
+            let leads =
+                headings.any(|line| files::anchor(line.trim_start_matches(['#', ' '])) == wanted);
             assert!(leads, "{target}");
         }
     }

@@ -20,6 +20,7 @@ use settle::metrics;
 const LAYERS: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("clock", &[]),
+    ("lock", &[]),
     ("exit", &[]),
     ("tls", &[]),
     ("failpoint", &[]),
@@ -34,7 +35,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "state",
         &["domain", "clock", "failpoint", "codec", "broker"],
     ),
-    ("rules", &["domain", "failpoint", "codec"]),
+    ("rules", &["domain", "clock", "lock", "failpoint", "codec"]),
     ("metrics", &["domain"]),
     (
         "engine",
@@ -54,6 +55,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "domain",
             "clock",
+            "lock",
+            "exit",
             "tls",
             "failpoint",
             "config",

@@ -2,6 +2,7 @@
 //! Its instances reach Kafka through the proxy, everything else goes straight to the broker.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -166,6 +167,22 @@ impl Line {
     pub fn restart(&mut self, index: usize) -> Result<()> {
         self.instances[index].restart()?;
         self.instances[index].wait_ready(LIMIT)
+    }
+
+    /// Removes the local state of an instance.
+    pub fn lose_state(&self, index: usize) -> Result<()> {
+        let state = self.instances[index].options().state_directory();
+        std::fs::remove_dir_all(&state).with_context(|| format!("remove {}", state.display()))
+    }
+
+    /// Runs a command of the program with the configuration of an instance.
+    pub fn command(&self, index: usize, arguments: &[&str]) -> Result<Output> {
+        Command::new(self.built.binary)
+            .args(arguments)
+            .arg("--config")
+            .arg(self.options(index)?.config_file())
+            .output()
+            .context("run the program")
     }
 
     /// Waits until every running instance is ready.

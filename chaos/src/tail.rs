@@ -11,6 +11,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use crate::cluster::names::Names;
+use crate::cluster::wait;
 use crate::topics_reader;
 
 /// The topics that are watched; settlements tell the recovery.
@@ -136,6 +137,16 @@ impl Tail {
         lock(&self.shared.mark)
             .as_ref()
             .map_or_else(Vec::new, |mark| mark.first.clone())
+    }
+
+    /// Waits until every partition has shown a settlement that is newer than the mark.
+    pub fn wait_newer(&self, after: &str, limit: Duration) -> Result<()> {
+        let what = format!("progress of every partition after {after}");
+        wait::until(&what, limit, || {
+            self.seen()?;
+            let newer = self.since_mark().iter().all(Option::is_some);
+            Ok(newer.then_some(()))
+        })
     }
 
     /// From now on keeps the time each settlement was seen.

@@ -11,6 +11,7 @@ mod ends;
 pub mod feeder;
 pub mod group;
 mod leaders;
+pub mod logs;
 pub mod mark;
 pub mod monitor;
 pub mod native;

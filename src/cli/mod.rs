@@ -52,6 +52,10 @@ enum Error {
     #[error(transparent)]
     Verify(#[from] crate::verify::Error),
     #[error(transparent)]
+    Logs(#[from] crate::broker::logs::Error),
+    #[error(transparent)]
+    Inspect(#[from] inspect::Error),
+    #[error(transparent)]
     State(#[from] inspect::state::Error),
     #[error(transparent)]
     Operate(#[from] operate::Error),
@@ -69,6 +73,8 @@ impl Error {
             Error::Config(_) | Error::Telemetry(_) | Error::Tls(_) => Exit::Configuration,
             Error::Topics(error) => error.exit(),
             Error::Verify(error) => error.exit(),
+            Error::Logs(error) => error.exit(),
+            Error::Inspect(error) => error.exit(),
             Error::State(error) => error.exit(),
             Error::Operate(error) => error.exit(),
             Error::Positions(error) => error.exit(),

@@ -4,13 +4,13 @@ use std::io::{self, IsTerminal as _};
 use std::thread;
 use std::time::Duration;
 
+use crate::broker::logs;
 use crate::cli::arguments::{OffsetsCommand, Output, StatusArguments};
 use crate::cli::{Error, pretty, print};
 use crate::config::Loaded;
 use crate::exit::Exit;
 use crate::inspect::offsets;
 use crate::inspect::status::{Seen, Watcher};
-use crate::verify;
 
 /// Between two looks of `--watch`.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -20,7 +20,7 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 
 pub(super) fn execute(wanted: &StatusArguments, loaded: &Loaded) -> Result<Exit, Error> {
     let watcher = Watcher::new(&loaded.config, wanted.instance.as_deref());
-    let watcher = watcher.map_err(verify::Error::from)?;
+    let watcher = watcher.map_err(logs::Error::from)?;
     if !wanted.watch {
         let seen = watcher.look();
         match wanted.output {

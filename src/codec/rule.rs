@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use jiff::civil::Date;
 use serde::Deserialize;
 
+use crate::codec::object::Object;
 use crate::domain::payment;
 use crate::domain::rule::{Rule, RuleKey};
 
@@ -47,7 +48,8 @@ struct Body<'a> {
 
 /// The rule in `json`, if it is one and belongs to `key`.
 pub fn read(key: &RuleKey, json: &[u8]) -> Result<Rule, Mismatch> {
-    let body: Body<'_> = serde_json::from_slice(json).map_err(|error| Mismatch::Malformed {
+    let body = serde_json::from_slice::<Object<Body<'_>>>(json);
+    let Object(body) = body.map_err(|error| Mismatch::Malformed {
         line: error.line(),
         column: error.column(),
     })?;
@@ -102,7 +104,7 @@ fn id<'a>(name: &'static str, value: &'a str) -> Result<&'a str, Mismatch> {
 }
 
 fn date(name: &'static str, value: Option<&str>) -> Result<Date, Mismatch> {
-    payment::day(required(name, value)?).ok_or(Mismatch::Invalid(name))
+    payment::iso_date(required(name, value)?).ok_or(Mismatch::Invalid(name))
 }
 
 /// `text` is `day` at midnight as Java prints or reads it: `T00:00`, seconds and a fraction of
@@ -224,7 +226,6 @@ mod tests {
             "2025-06-10T00:00:00",
             "10.06.2025",
             "0000-01-01",
-            "9999-01-01",
             "+12025-06-10",
             "2025-06-1\u{663}",
         ] {
@@ -234,13 +235,25 @@ mod tests {
     }
 
     #[test]
+    fn the_dates_of_a_rule_have_the_years_0001_to_9999() {
+        for day in ["0001-01-01", "9999-01-01", "9999-12-31"] {
+            let rule = with("2025-06-10", day).unwrap();
+            assert_eq!(rule.payout_date.to_string(), day);
+            let rule = with("2025-06-09", day).unwrap();
+            assert_eq!(rule.confirm_date.to_string(), day);
+        }
+    }
+
+    #[test]
     fn other_texts_are_no_rule() {
         let cut = &RULE[..RULE.len() - 1];
         let twice = RULE.replace('{', r#"{"ruleId":"r-2","#);
         let number = RULE.replace("\"r-1\"", "1");
         let trailing = format!("{RULE} {RULE}");
+        let values =
+            r#"["r-1","2025-06-10","2025-06-09","m-1","2025-05-26T00:00:00","PAYMENT","MONEY"]"#;
         for body in [
-            "", "null", "[]", "\"rule\"", "<html>", cut, &twice, &number, &trailing,
+            "", "null", "[]", values, "\"rule\"", "<html>", cut, &twice, &number, &trailing,
         ] {
             let answer = read(&key(), body.as_bytes());
             assert!(matches!(answer, Err(Mismatch::Malformed { .. })), "{body}");

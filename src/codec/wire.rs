@@ -1,5 +1,5 @@
 //! The public JSON formats that the service writes, and the payout rules that it also reads.
-//! Fields stand in the order of the contract, without spaces.
+//! Fields stand in the order of `docs/contract.md`, without spaces.
 
 use std::borrow::Cow;
 

@@ -53,14 +53,18 @@ pub fn warnings(config: &Config) -> Vec<String> {
         "dedup.accept_shorter_window is true: repeats of what retention removed settle twice"
             .to_owned(),
     );
-    for (key, merchants) in [
-        ("merchants", &config.exclude.merchants),
-        ("test_merchants", &config.exclude.test_merchants),
-    ] {
-        warn(
-            merchants.iter().any(|merchant| merchant == "*"),
-            format!("exclude.{key} holds \"*\": nothing is settled"),
-        );
-    }
+    let exclude = &config.exclude;
+    warn(
+        exclude.merchants.iter().any(|merchant| merchant == "*"),
+        "exclude.merchants holds \"*\": nothing is settled".to_owned(),
+    );
+    let starred = exclude.test_merchants.iter().find(|it| it.ends_with('*'));
+    warn(
+        starred.is_some(),
+        format!(
+            "exclude.test_merchants holds {:?}: numbers are compared whole there, * is no prefix",
+            starred.map_or("", String::as_str)
+        ),
+    );
     warnings
 }

@@ -54,10 +54,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ),
     ("pipeline", "The transactional loop."),
     ("dedup", "Payments that come twice."),
-    (
-        "exclude",
-        "Merchants whose payments are not settled: merchant numbers, or a beginning followed by *.",
-    ),
+    ("exclude", "Merchants whose payments are not settled."),
     ("state", "The local store."),
     ("rules", "The payout rule service."),
     (
@@ -276,13 +273,13 @@ pub static KEYS: &[Key] = &[
         "exclude.merchants",
         Kind::List(check::merchant),
         "",
-        "Merchants that are not settled at all.",
+        "Merchant numbers, or a beginning followed by *. Their payments are excluded as NON_SETTLEMENT_MERCHANT.",
     ),
     key(
         "exclude.test_merchants",
         Kind::List(check::merchant),
         "",
-        "Merchants whose payments are tests.",
+        "Merchant numbers, compared whole: a * stands for itself. Their payments are excluded as TEST_PAYMENT.",
     ),
     key(
         "state.directory",

@@ -336,3 +336,21 @@ fn a_dump_without_secrets_loads_to_the_same_configuration() {
     .unwrap();
     assert_eq!(config(&loaded.dump(), &[]), loaded.config);
 }
+
+#[test]
+fn a_star_among_test_merchants_is_no_prefix_and_is_warned_of() {
+    let warned = |file: &str| {
+        let warnings = load(file, &[]).ok().unwrap().warnings();
+        let of_merchants = warnings.into_iter().filter(|it| it.contains("exclude."));
+        of_merchants.collect::<Vec<_>>()
+    };
+    assert!(warned("[exclude]\nmerchants = [\"a*\"]\ntest_merchants = [\"b\"]\n").is_empty());
+    assert_eq!(
+        warned("[exclude]\nmerchants = [\"*\"]\n"),
+        ["exclude.merchants holds \"*\": nothing is settled"]
+    );
+    assert_eq!(
+        warned("[exclude]\ntest_merchants = [\"b\", \"*\"]\n"),
+        ["exclude.test_merchants holds \"*\": numbers are compared whole there, * is no prefix"]
+    );
+}

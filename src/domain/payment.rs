@@ -14,7 +14,7 @@ macro_rules! text_enum {
         pub enum $name { $($variant),+ }
 
         impl $name {
-            /// Every variant, in the order of the contract.
+            /// Every variant, in the order of `docs/contract.md`.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
             /// The text on the wire.
@@ -95,8 +95,14 @@ pub fn is_payment_id(text: &str) -> bool {
     text.len() <= 255 && !text.contains(char::is_control)
 }
 
-/// The day of an ISO date (`2025-05-26`), years 0001 to 9998.
+/// The day of an ISO date (`2025-05-26`), years 0001 to 9998: a default date, some days later,
+/// is a date of four digits, too.
 pub fn day(text: &str) -> Option<Date> {
+    iso_date(text).filter(|day| day.year() <= 9998)
+}
+
+/// An ISO date (`2025-05-26`), years 0001 to 9999.
+pub fn iso_date(text: &str) -> Option<Date> {
     let bytes = text.as_bytes();
     if bytes.len() != 10 || bytes[4] != b'-' || bytes[7] != b'-' {
         return None;
@@ -104,7 +110,7 @@ pub fn day(text: &str) -> Option<Date> {
     let year = number(&bytes[0..4])?;
     let month = number(&bytes[5..7])?;
     let day = number(&bytes[8..10])?;
-    if !(1..=9998).contains(&year) {
+    if year < 1 {
         return None;
     }
     Date::new(year, i8::try_from(month).ok()?, i8::try_from(day).ok()?).ok()

@@ -64,7 +64,7 @@ pub(super) async fn get(
         match merge.chunk().await {
             Ok(chunk) => Ok(chunk.map(|chunk| (chunk, merge))),
             Err(refusal) => {
-                tracing::warn!(error = ?refusal, "a listing is cut");
+                tracing::warn!(error = ?refusal, "a listing was cut off: a partition became unavailable");
                 Err(std::io::Error::other("a partition became unavailable"))
             }
         }

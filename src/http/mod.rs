@@ -7,6 +7,7 @@
 
 mod all;
 pub mod ask;
+mod connections;
 mod forward;
 pub mod generator;
 mod health;
@@ -16,7 +17,6 @@ mod partition;
 mod query;
 mod refusal;
 mod routes;
-mod seats;
 mod server;
 mod status;
 

@@ -17,11 +17,11 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_native_tls::TlsAcceptor;
 
-use crate::http::seats::{Seat, Seats};
+use crate::http::connections::{Connection, Connections};
 
 /// With so many, an idle one gives way to the next. When all of them are being answered, further
 /// connections wait in the backlog of the system.
-const CONNECTIONS: usize = 256;
+const CONNECTIONS_MAX: usize = 256;
 /// How often a full house is looked at again.
 const FULL_PAUSE: Duration = Duration::from_millis(10);
 /// For the TLS handshake; then for the whole head of a request, and for the next one on an idle
@@ -46,15 +46,15 @@ pub(super) async fn run(
 ) {
     let mut shutdown = pin!(shutdown);
     let (stop, stopped) = watch::channel(false);
-    let mut seats = Seats::new(CONNECTIONS);
-    let mut connections = JoinSet::new();
+    let mut connections = Connections::new(CONNECTIONS_MAX);
+    let mut tasks = JoinSet::new();
     let mut waiting: Option<TcpStream> = None;
     loop {
         if let Some(stream) = waiting.take() {
-            match seats.take() {
-                Some(seat) => {
+            match connections.add() {
+                Some(place) => {
                     let server = (router.clone(), tls.clone());
-                    connections.spawn(connection(stream, server, seat, stopped.clone()));
+                    tasks.spawn(connection(stream, server, place, stopped.clone()));
                 }
                 None => waiting = Some(stream),
             }
@@ -69,40 +69,40 @@ pub(super) async fn run(
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
-            Some(_) = connections.join_next() => {}
+            Some(_) = tasks.join_next() => {}
         }
     }
     drop(listener);
     stop.send_replace(true);
-    let all = async { while connections.join_next().await.is_some() {} };
+    let all = async { while tasks.join_next().await.is_some() {} };
     if timeout(SHUTDOWN, all).await.is_err() {
         tracing::info!("HTTP answers that were still under way are cut");
     }
 }
 
-/// Serves one connection to its end, or until it has to give its seat up.
+/// Serves one connection to its end, or until it has to give way.
 async fn connection(
     stream: TcpStream,
     (router, tls): (Router, Option<TlsAcceptor>),
-    seat: Arc<Seat>,
+    place: Arc<Connection>,
     stopped: watch::Receiver<bool>,
 ) {
     // Small answers go out at once; a system that refuses merely answers later.
     drop(stream.set_nodelay(true));
     let serving = async {
         match tls {
-            None => converse(stream, router, &seat, stopped).await,
+            None => converse(stream, router, &place, stopped).await,
             Some(acceptor) => {
                 // Who shakes no hands in time is no client of ours.
                 if let Ok(Ok(stream)) = timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
-                    converse(stream, router, &seat, stopped).await;
+                    converse(stream, router, &place, stopped).await;
                 }
             }
         }
     };
     tokio::select! {
         () = serving => {}
-        () = seat.must_leave() => {}
+        () = place.must_leave() => {}
     }
 }
 
@@ -110,12 +110,12 @@ async fn connection(
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
-    seat: &Arc<Seat>,
+    place: &Arc<Connection>,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let seat = Arc::clone(seat);
+    let place = Arc::clone(place);
     let count = from_fn(move |request: Request, next: Next| {
-        let answering = seat.answering();
+        let answering = place.answering();
         async move {
             let response = next.run(request).await;
             drop(answering);

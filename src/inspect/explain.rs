@@ -9,6 +9,7 @@ use std::fmt::Write;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::broker::logs::{self, Logs};
 use crate::broker::port::Fetched as _;
 use crate::broker::reader::Fetched;
 use crate::broker::rights::Purpose;
@@ -19,12 +20,10 @@ use crate::codec::wire::{
     SOURCE_HEADER, SettlementJson, StatisticsKey, StatisticsValue,
 };
 use crate::config::Config;
-use crate::inspect::{place, readable, time};
+use crate::domain::partition;
+use crate::inspect::{Error, place, readable, time};
 use crate::sink::read::{Snapshot, Table};
-use crate::verify::Error;
 use crate::verify::message::{self, Reading};
-use crate::verify::partitioner::home;
-use crate::verify::reading::Logs;
 
 /// Everything about one payment id.
 #[derive(Debug, Clone, Serialize)]
@@ -42,7 +41,7 @@ pub struct Received {
     pub source: String,
     pub time: String,
     pub bytes: usize,
-    /// What a reader of the contract makes of it.
+    /// What a reader of `docs/contract.md` makes of it.
     pub says: String,
     pub rule_key: Option<String>,
     pub facts: Vec<Fact>,
@@ -101,7 +100,7 @@ pub fn explain(config: &Config, id: &str, partition: Option<i32>) -> Result<Stor
 }
 
 impl Search<'_> {
-    fn receive(&mut self, partition: Option<i32>) -> Result<(), Error> {
+    fn receive(&mut self, partition: Option<i32>) -> Result<(), logs::Error> {
         let (id, names) = (self.id.as_bytes(), self.names.clone());
         let numbers = partition.map_or_else(
             || (0..self.logs.count(Topic::Source)).collect(),
@@ -156,11 +155,12 @@ impl Search<'_> {
     fn homes(&self) -> BTreeSet<i32> {
         let count = self.logs.count(Topic::Bases);
         let keys = self.story.received.iter();
-        keys.filter_map(|received| Some(home(received.rule_key.as_deref()?, count)))
+        keys.filter_map(|received| received.rule_key.as_deref())
+            .map(|key| partition::of_key(key.as_bytes(), count))
             .collect()
     }
 
-    fn outcomes(&mut self) -> Result<(), Error> {
+    fn outcomes(&mut self) -> Result<(), logs::Error> {
         for topic in [Topic::Exclusions, Topic::DeadLetter] {
             let count = self.logs.count(topic);
             let received = self.story.received.iter();
@@ -193,7 +193,7 @@ impl Search<'_> {
     }
 
     /// Bases and settlements, and how many of its key a settlement makes.
-    fn settlements(&mut self) -> Result<(), Error> {
+    fn settlements(&mut self) -> Result<(), logs::Error> {
         let (homes, names, id) = (self.homes(), &self.names, self.id);
         let received = &mut self.story.received;
         self.logs.scan(Topic::Bases, &homes, |fetched| {
@@ -251,7 +251,7 @@ impl Search<'_> {
     }
 
     /// The first published total that counts a settlement, and the last one of its key.
-    fn totals(&mut self) -> Result<(), Error> {
+    fn totals(&mut self) -> Result<(), logs::Error> {
         let (homes, names, counted) = (self.homes(), &self.names, &self.counted);
         let received = &mut self.story.received;
         let mut into: BTreeMap<(i32, i64), Fact> = BTreeMap::new();
@@ -286,7 +286,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    fn rules(&mut self) -> Result<(), Error> {
+    fn rules(&mut self) -> Result<(), logs::Error> {
         let (homes, names, counted) = (self.homes(), &self.names, &self.counted);
         let received = &mut self.story.received;
         self.logs.scan(Topic::Rules, &homes, |fetched| {
@@ -308,7 +308,7 @@ impl Search<'_> {
     }
 
     /// Says of a record without outcome whether the service has come to it.
-    fn positions(&mut self) -> Result<(), Error> {
+    fn positions(&mut self) -> Result<(), logs::Error> {
         let partitions = self.story.received.iter().map(|received| received.at.0);
         let numbers: BTreeSet<i32> = partitions.collect();
         let mut positions: BTreeMap<i32, i64> = BTreeMap::new();

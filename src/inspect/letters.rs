@@ -7,14 +7,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::broker::Topic;
+use crate::broker::logs::{Error, Logs};
 use crate::broker::port::Fetched as _;
 use crate::broker::reader::Fetched;
 use crate::broker::rights::Purpose;
 use crate::codec::wire::{DETAIL_HEADER, REASON_HEADER, SOURCE_HEADER, TRUNCATED_HEADER};
 use crate::config::Config;
 use crate::inspect::{place, readable, time};
-use crate::verify::Error;
-use crate::verify::reading::Logs;
 
 /// Which letters are listed.
 #[derive(Debug, Clone, Default)]

@@ -11,7 +11,27 @@ mod table;
 
 use jiff::Timestamp;
 
-use crate::broker::{Names, Partition};
+use crate::broker::{Names, Partition, logs};
+use crate::exit::Exit;
+use crate::sink::connection;
+
+/// Why topics and tables could not be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Logs(#[from] logs::Error),
+    #[error(transparent)]
+    Database(#[from] connection::Error),
+}
+
+impl Error {
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Logs(error) => error.exit(),
+            Self::Database(error) => error.exit(),
+        }
+    }
+}
 
 /// `payments/3/81725`.
 pub fn place(names: &Names, partition: Partition, offset: i64) -> String {

@@ -6,17 +6,17 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::broker::logs::Logs;
 use crate::broker::port::{Fetched as _, GroupOffsets};
 use crate::broker::rights::Purpose;
 use crate::broker::scan::Isolation;
 use crate::broker::{Bounds, Names, Partition, Topic};
 use crate::codec::stored::{POSITION_KEY, Position};
 use crate::config::Config;
+use crate::inspect::Error;
 use crate::inspect::table::{Table, or_dash};
 use crate::sink;
 use crate::sink::read::Snapshot;
-use crate::verify::Error;
-use crate::verify::reading::Logs;
 
 /// Control records that may stand behind the last record of a log at rest.
 const MARKERS: i64 = 2;

@@ -6,13 +6,12 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::broker::Topic;
+use crate::broker::logs::{Error, Logs};
 use crate::broker::port::Fetched as _;
 use crate::codec::wire;
 use crate::domain::partition;
 use crate::domain::rule::RuleKey;
 use crate::inspect::{place, time};
-use crate::verify::Error;
-use crate::verify::reading::Logs;
 
 /// What the rules topic says of one key.
 #[derive(Debug, Clone, Serialize)]

@@ -7,17 +7,17 @@ pub mod rules;
 
 use crate::broker::classify::{self, Reaction, Stop};
 use crate::broker::client::Settings;
+use crate::broker::logs;
 use crate::broker::native::Outgoing;
 use crate::broker::port::Producer as _;
 use crate::broker::producer::Producer;
 use crate::broker::transaction::{Transaction, Undone};
 use crate::exit::Exit;
-use crate::verify;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
-    Look(#[from] verify::Error),
+    Look(#[from] logs::Error),
     /// What was asked for must not be done, now or at all.
     #[error("{0}")]
     Refused(String),

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::broker::client::Settings;
+use crate::broker::logs::Logs;
 use crate::broker::native::Outgoing;
 use crate::broker::port::Fetched as _;
 use crate::broker::rights::Purpose;
@@ -26,7 +27,6 @@ use crate::inspect::letters::{self, Letter, Raw};
 use crate::inspect::{place, time};
 use crate::operate::{Error, Writer};
 use crate::verify::message::{self, Reading};
-use crate::verify::reading::Logs;
 
 /// Names the transactional id.
 const TOOL: &str = "replay";

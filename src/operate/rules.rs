@@ -1,5 +1,5 @@
 //! `settle rules put` and `settle rules forget`: publishes a payout rule, or that there is none any
-//! more, as any system may that knows the contract of the rules topic.
+//! more, as any system may (`docs/contract.md`).
 
 use std::fmt::Write as _;
 
@@ -7,6 +7,7 @@ use jiff::civil::Date;
 use serde::Serialize;
 
 use crate::broker::client::Settings;
+use crate::broker::logs::Logs;
 use crate::broker::native::Outgoing;
 use crate::broker::rights::Purpose;
 use crate::broker::{Partition, Topic};
@@ -18,7 +19,6 @@ use crate::domain::rule::{Rule, RuleKey};
 use crate::inspect::place;
 use crate::inspect::rules::{InForce, get};
 use crate::operate::{Error, Writer};
-use crate::verify::reading::Logs;
 
 /// Names the transactional id.
 const TOOL: &str = "rules";
@@ -104,7 +104,7 @@ fn encode(key: &RuleKey, typed: &Typed) -> Result<Vec<u8>, Error> {
 
 fn date(name: &str, text: &str) -> Result<Date, Error> {
     let wrong = || Error::Usage(format!("{name} {text:?} is no day such as 2025-06-10"));
-    payment::day(text).ok_or_else(wrong)
+    payment::iso_date(text).ok_or_else(wrong)
 }
 
 impl Change {

@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderName, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Response, StatusCode, Url};
@@ -10,6 +11,7 @@ use serde::Serialize;
 
 use super::status::Failure;
 use super::{Answer, Error, Options, retry};
+use crate::clock;
 use crate::codec::rule::{self, Mismatch};
 use crate::codec::wire;
 use crate::domain::rule::RuleKey;
@@ -27,7 +29,7 @@ pub(super) struct Trouble {
     pub(super) retry_after: Option<Duration>,
 }
 
-/// The question, fields in the order of the contract. The day stands as its midnight, so the
+/// The question, fields in the order of `docs/contract.md`. The day stands as its midnight, so the
 /// answer belongs to the rule key.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -166,8 +168,9 @@ impl Trouble {
             400..=499 => Failure::ClientError,
             _ => Failure::UnexpectedStatus,
         };
+        let now = Timestamp::from_microsecond(clock::wall_micros()).unwrap_or_default();
         let retry_after = text(response, RETRY_AFTER)
-            .and_then(|value| retry::retry_after(value, text(response, DATE)));
+            .and_then(|value| retry::retry_after(value, text(response, DATE), now));
         Self {
             failure,
             detail: format!("the service answered {status}"),

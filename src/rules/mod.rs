@@ -1,33 +1,34 @@
 //! Payout rules from the rule service: each missing key is asked once at a time, off the worker's
 //! thread, until there is a definite answer.
 //!
-//! A worker asks through its [`Desk`] and never waits: [`Service::request`] starts a flight on the
-//! runtime or joins the one already under way anywhere in this process, and
-//! [`Service::take_answers`] hands over what has landed. Only "this is the rule" and "there is no
-//! rule" land. Whatever else happens (the service is down, slow, redirects, refuses, answers
+//! A worker asks through its [`Subscription`] and never waits: [`Service::request`] starts a call on
+//! the runtime or joins the one already under way anywhere in this process, and
+//! [`Service::take_answers`] hands over what has come. Only "this is the rule" and "there is no
+//! rule" are answers. Whatever else happens (the service is down, slow, redirects, refuses, answers
 //! nonsense or for another key) is counted, reported and asked again for ever, so default dates
-//! never come from a failure. The way out of a flight nobody needs any more is [`Service::cancel`].
+//! never come from a failure. The way out of a call nobody needs any more is [`Service::cancel`].
 //!
 //! - `client`: one question over HTTP; the only place that names reqwest
 //! - `retry`: how long a key waits before it is asked again
-//! - `gate`: how many questions may be on the wire, and how few during an outage
-//! - `resolver`, `desk`: flights, and who waits for them
+//! - `breaker`: the circuit breaker: how many questions may be on the wire, and how few during an
+//!   outage
+//! - `resolver`, `subscription`: calls, one per key, and who waits for them
 //! - `status`: what metrics, readiness and the log see
 
+mod breaker;
 mod client;
-mod desk;
-mod gate;
 mod resolver;
 mod retry;
 mod status;
+mod subscription;
 
 use std::time::Duration;
 
 use crate::domain::rule::{Rule, RuleKey};
 
-pub use desk::Desk;
 pub use resolver::Resolver;
 pub use status::{Failure, Outcome, Status};
+pub use subscription::Subscription;
 
 /// What the rule service definitely said about one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,8 +38,8 @@ pub enum Answer {
     NoRule,
 }
 
-/// The rule service as one worker sees it. Nothing here waits. Implemented by [`Desk`] and by the
-/// simulation.
+/// The rule service as one worker sees it. Nothing here waits. Implemented by [`Subscription`]
+/// and by the simulation.
 pub trait Service: Send {
     /// Sees to it that an answer for the key will be taken here. Nothing new happens while the
     /// key is under way or its answer has not been taken yet.
@@ -48,7 +49,7 @@ pub trait Service: Send {
     /// waits for it, it is not asked again.
     fn cancel(&mut self, key: &RuleKey);
 
-    /// Every answer that has landed since the last time.
+    /// Every answer that has come since the last time.
     fn take_answers(&mut self) -> Vec<(RuleKey, Answer)>;
 
     /// Keys whose answers have not been taken.

@@ -1,4 +1,5 @@
-//! Flights: one per key and process, from the first question to the definite answer.
+//! Request coalescing: one call per key and process, from the first question to the definite
+//! answer, whoever waits for it.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -10,19 +11,20 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::breaker::{Attempt, Change, CircuitBreaker, Miss};
 use super::client::{Client, Trouble};
-use super::desk::{Desk, Inbox};
-use super::gate::{Change, Gate, Lane, Miss};
 use super::retry::Backoff;
 use super::status::{Outcome, Status};
+use super::subscription::{Inbox, Subscription};
 use super::{Answer, Error, Options};
 use crate::domain::rule::RuleKey;
 use crate::failpoint::{self, Point};
+use crate::lock::lock;
 
 /// The process's only way to the rule service. A clone is another handle of the same resolver.
 #[derive(Clone)]
 pub struct Resolver {
-    office: Arc<Office>,
+    shared: Arc<Shared>,
 }
 
 impl Resolver {
@@ -31,107 +33,106 @@ impl Resolver {
         if options.max_concurrent == 0 {
             return Err(Error::NoConcurrency);
         }
-        let office = Office {
+        let shared = Shared {
             client: Client::new(options)?,
-            gate: Gate::new(options.max_concurrent),
+            breaker: CircuitBreaker::new(options.max_concurrent),
             status: Arc::new(Status::new(options.on_call)),
             runtime,
-            flights: Mutex::new(Flights::default()),
+            calls: Mutex::new(Calls::default()),
         };
         Ok(Self {
-            office: Arc::new(office),
+            shared: Arc::new(shared),
         })
     }
 
-    /// A desk of its own for one worker.
-    pub fn subscribe(&self) -> Desk {
-        Desk::new(Arc::clone(&self.office))
+    /// A subscription of its own for one worker.
+    pub fn subscribe(&self) -> Subscription {
+        Subscription::new(Arc::clone(&self.shared))
     }
 
     pub fn status(&self) -> Arc<Status> {
-        Arc::clone(&self.office.status)
+        Arc::clone(&self.shared.status)
     }
 }
 
-/// What all desks share.
-pub(super) struct Office {
+/// What all subscriptions share.
+pub(super) struct Shared {
     client: Client,
-    gate: Gate,
+    breaker: CircuitBreaker,
     status: Arc<Status>,
     runtime: Handle,
-    flights: Mutex<Flights>,
+    calls: Mutex<Calls>,
 }
 
 #[derive(Default)]
-struct Flights {
-    by_key: BTreeMap<RuleKey, Flight>,
-    /// Tells a flight from a cancelled one of the same key that is still on its way down.
+struct Calls {
+    by_key: BTreeMap<RuleKey, Call>,
+    /// Tells a call from a cancelled one of the same key that has not ended yet.
     last_number: u64,
 }
 
-struct Flight {
+struct Call {
     number: u64,
     task: AbortHandle,
     waiting: Vec<Arc<Inbox>>,
 }
 
-impl Office {
-    /// Lets `inbox` wait for the key, on the flight under way or on a new one.
+impl Shared {
+    /// Lets `inbox` wait for the key, on the call under way or on a new one.
     pub(super) fn join(self: &Arc<Self>, key: &RuleKey, inbox: &Arc<Inbox>) {
-        let mut flights = self.flights();
-        let number = flights.last_number + 1;
-        match flights.by_key.entry(key.clone()) {
-            Entry::Occupied(flight) => flight.into_mut().waiting.push(Arc::clone(inbox)),
+        let mut calls = self.calls();
+        let number = calls.last_number + 1;
+        match calls.by_key.entry(key.clone()) {
+            Entry::Occupied(call) => call.into_mut().waiting.push(Arc::clone(inbox)),
             Entry::Vacant(place) => {
-                let flight = Arc::clone(self).fly(key.clone(), number);
-                place.insert(Flight {
+                let asking = Arc::clone(self).ask_until_answered(key.clone(), number);
+                place.insert(Call {
                     number,
-                    task: self.runtime.spawn(flight).abort_handle(),
+                    task: self.runtime.spawn(asking).abort_handle(),
                     waiting: vec![Arc::clone(inbox)],
                 });
-                flights.last_number = number;
+                calls.last_number = number;
             }
         }
-        self.status.set_waiting(flights.by_key.len());
+        self.status.set_waiting(calls.by_key.len());
     }
 
-    /// Takes `inbox` off the flight of the key; a flight nobody waits for ends in the air.
+    /// Takes `inbox` off the call of the key; a call nobody waits for is aborted.
     pub(super) fn leave(&self, key: &RuleKey, inbox: &Arc<Inbox>) {
-        let mut flights = self.flights();
-        let Some(flight) = flights.by_key.get_mut(key) else {
+        let mut calls = self.calls();
+        let Some(call) = calls.by_key.get_mut(key) else {
             return;
         };
-        flight.waiting.retain(|other| !Arc::ptr_eq(other, inbox));
-        if flight.waiting.is_empty() {
-            flight.task.abort();
-            flights.by_key.remove(key);
+        call.waiting.retain(|other| !Arc::ptr_eq(other, inbox));
+        if call.waiting.is_empty() {
+            call.task.abort();
+            calls.by_key.remove(key);
         }
-        self.status.set_waiting(flights.by_key.len());
+        self.status.set_waiting(calls.by_key.len());
     }
 
-    /// Asks until there is a definite answer.
-    async fn fly(self: Arc<Self>, key: RuleKey, number: u64) {
+    async fn ask_until_answered(self: Arc<Self>, key: RuleKey, number: u64) {
         let mut backoff = Backoff::default();
         loop {
-            let lane = if backoff.is_fresh() {
-                Lane::Fresh
+            let attempt = if backoff.is_fresh() {
+                Attempt::First
             } else {
-                Lane::Failed
+                Attempt::Repeated
             };
-            let pass = self.gate.enter(lane).await;
+            let permit = self.breaker.permit(attempt).await;
             let reply = self.ask(&key).await;
             match reply {
                 Ok(answer) => {
-                    if self.gate.answered() == Change::Opened {
+                    if self.breaker.answered() == Change::Closed {
                         self.status.outage_ended();
                     }
-                    return self.land(&key, number, &answer);
+                    return self.deliver(&key, number, &answer);
                 }
                 Err(trouble) => {
-                    let openings = self.gate.openings();
-                    self.missed(&key, &trouble, pass.is_probe());
-                    drop(pass);
-                    wait(&mut backoff, trouble.retry_after, openings).await;
+                    let closings = self.breaker.closings();
+                    self.missed(&key, permit.is_probe());
+                    drop(permit);
+                    wait(&mut backoff, trouble.retry_after, closings).await;
                 }
             }
         }
@@ -154,39 +155,36 @@ impl Office {
         reply
     }
 
-    fn missed(&self, key: &RuleKey, trouble: &Trouble, probe: bool) {
-        let change = self.gate.missed(&Miss {
+    fn missed(&self, key: &RuleKey, probe: bool) {
+        let change = self.breaker.missed(&Miss {
             key,
             probe,
-            retry_after: trouble.retry_after.unwrap_or_default(),
             dice: fastrand::f64(),
         });
-        if change == Change::Closed {
+        if change == Change::Opened {
             self.status.outage_began();
         }
     }
 
     /// Hands the answer to everybody who waits for it.
-    fn land(&self, key: &RuleKey, number: u64, answer: &Answer) {
-        let mut flights = self.flights();
-        let mine = flights
+    fn deliver(&self, key: &RuleKey, number: u64, answer: &Answer) {
+        let mut calls = self.calls();
+        let mine = calls
             .by_key
             .get(key)
-            .is_some_and(|flight| flight.number == number);
+            .is_some_and(|call| call.number == number);
         if !mine {
             return;
         }
-        let landed = flights.by_key.remove(key);
-        self.status.set_waiting(flights.by_key.len());
-        for inbox in landed.into_iter().flat_map(|flight| flight.waiting) {
+        let call = calls.by_key.remove(key);
+        self.status.set_waiting(calls.by_key.len());
+        for inbox in call.into_iter().flat_map(|call| call.waiting) {
             inbox.put(key.clone(), answer.clone());
         }
     }
 
-    fn flights(&self) -> MutexGuard<'_, Flights> {
-        self.flights
-            .lock()
-            .expect("nothing panics while it is held")
+    fn calls(&self) -> MutexGuard<'_, Calls> {
+        lock(&self.calls)
     }
 }
 
@@ -195,12 +193,12 @@ impl Office {
 async fn wait(
     backoff: &mut Backoff,
     retry_after: Option<Duration>,
-    mut openings: watch::Receiver<u64>,
+    mut closings: watch::Receiver<u64>,
 ) {
     let now = Instant::now();
     let chosen = backoff.next_wait(fastrand::f64());
     let asked_for = retry_after.unwrap_or_default();
-    if timeout_at(now + chosen.max(asked_for), openings.changed())
+    if timeout_at(now + chosen.max(asked_for), closings.changed())
         .await
         .is_ok()
     {

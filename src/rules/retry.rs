@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
 /// Shortest wait between two questions for one key.
@@ -11,7 +12,7 @@ const WAIT_MIN: Duration = Duration::from_millis(100);
 const WAIT_MAX: Duration = Duration::from_secs(10);
 /// Longest wait that the service may choose: a slip of its operator must not stop a partition for
 /// a day.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 /// The failures of one key since it was first asked, or since an outage ended.
 #[derive(Debug, Default)]
@@ -40,26 +41,37 @@ impl Backoff {
 }
 
 /// The wait that a `Retry-After` header asks for, capped. A date is measured from the answer's own
-/// `Date` header, so a clock that differs from the service's does not matter; without one it says
-/// nothing.
-pub(super) fn retry_after(value: &str, date: Option<&str>) -> Option<Duration> {
+/// `Date` header, so a clock that differs from the service's does not matter; without one, from
+/// this machine's clock, `now`.
+pub(super) fn retry_after(value: &str, date: Option<&str>, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
     let wait = if value.bytes().all(|byte| byte.is_ascii_digit()) && !value.is_empty() {
         Duration::from_secs(value.parse().unwrap_or(u64::MAX))
     } else {
-        let then = rfc2822::parse(value).ok()?.timestamp();
-        let now = rfc2822::parse(date?.trim()).ok()?.timestamp();
-        Duration::try_from(then.duration_since(now)).unwrap_or(Duration::ZERO)
+        let then = timestamp(value)?;
+        let sent = date.and_then(timestamp).unwrap_or(now);
+        Duration::try_from(then.duration_since(sent)).unwrap_or(Duration::ZERO)
     };
     Some(wait.min(RETRY_AFTER_MAX))
 }
 
+fn timestamp(text: &str) -> Option<Timestamp> {
+    Some(rfc2822::parse(text.trim()).ok()?.timestamp())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Backoff, RETRY_AFTER_MAX, WAIT_MAX, WAIT_MIN, retry_after};
+    use super::{Backoff, RETRY_AFTER_MAX, WAIT_MAX, WAIT_MIN};
+    use jiff::Timestamp;
     use std::time::Duration;
 
     const DATE: Option<&str> = Some("Sun, 06 Nov 1994 08:49:30 GMT");
+
+    /// What the header asks for at 08:49:35 of this machine's clock.
+    fn retry_after(value: &str, date: Option<&str>) -> Option<Duration> {
+        let now: Timestamp = "1994-11-06T08:49:35Z".parse().unwrap();
+        super::retry_after(value, date, now)
+    }
 
     #[test]
     fn waits_double_up_to_the_longest_and_jitter_never_goes_below_the_shortest() {
@@ -90,6 +102,8 @@ mod tests {
     fn retry_after_is_read_in_seconds_and_capped() {
         assert_eq!(retry_after("3", None), Some(Duration::from_secs(3)));
         assert_eq!(retry_after(" 0 ", None), Some(Duration::ZERO));
+        let hour = Duration::from_secs(3600);
+        assert_eq!(retry_after("3600", None), Some(hour));
         assert_eq!(retry_after("86400", None), Some(RETRY_AFTER_MAX));
         let overflow = retry_after("99999999999999999999999", None);
         assert_eq!(overflow, Some(RETRY_AFTER_MAX));
@@ -103,7 +117,14 @@ mod tests {
         assert_eq!(past, Some(Duration::ZERO));
         let far = retry_after("Mon, 07 Nov 1994 08:49:37 GMT", DATE);
         assert_eq!(far, Some(RETRY_AFTER_MAX));
-        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT", None), None);
+    }
+
+    #[test]
+    fn retry_after_as_a_date_counts_from_the_own_clock_when_the_answer_has_no_date() {
+        for date in [None, Some("yesterday")] {
+            let later = retry_after("Sun, 06 Nov 1994 08:49:37 GMT", date);
+            assert_eq!(later, Some(Duration::from_secs(2)));
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::client::Trouble;
 use crate::domain::rule::RuleKey;
+use crate::lock::lock;
 
 /// At most one log line per kind of failure in this time.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -29,7 +30,7 @@ pub enum Failure {
     Redirected,
     /// 4xx other than 404 and 429.
     ClientError,
-    /// A status that the contract does not know.
+    /// A status that `docs/contract.md` does not list.
     UnexpectedStatus,
     /// 200 with a body beyond the limit.
     TooLarge,
@@ -197,10 +198,7 @@ impl Status {
 
     /// The last failure in words, also when it is over.
     pub fn last_failure(&self) -> Option<String> {
-        self.last_failure
-            .lock()
-            .expect("nothing panics while it is held")
-            .clone()
+        lock(&self.last_failure).clone()
     }
 
     pub(super) fn set_waiting(&self, keys: usize) {
@@ -232,17 +230,9 @@ impl Status {
         let tally = &self.failures[failure as usize];
         tally.count.fetch_add(1, Relaxed);
         self.consecutive_failures.fetch_add(1, Relaxed);
-        *self
-            .last_failure
-            .lock()
-            .expect("nothing panics while it is held") =
-            Some(format!("{}: {}", failure.label(), trouble.detail));
+        *lock(&self.last_failure) = Some(format!("{}: {}", failure.label(), trouble.detail));
         (self.on_call)(Outcome::Failed(failure), took);
-        let due = tally
-            .log
-            .lock()
-            .expect("nothing panics while it is held")
-            .admit(Instant::now());
+        let due = lock(&tally.log).admit(Instant::now());
         if let Some(suppressed) = due {
             log(key, trouble, suppressed);
         }

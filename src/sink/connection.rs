@@ -9,6 +9,7 @@ use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Client, Config, NoTls, Socket};
 
 use crate::config::{Postgres, TlsMode};
+use crate::exit::Exit;
 use crate::failpoint::Injected;
 use crate::sink::schema;
 use crate::sink::statements::Statements;
@@ -71,6 +72,16 @@ impl Error {
                 Some(code) if refuses_a_value(code) => Reaction::Refused,
                 _ => Reaction::Retry,
             },
+        }
+    }
+}
+
+impl Error {
+    /// How a command ends that cannot go on without the database.
+    pub fn exit(&self) -> Exit {
+        match self.reaction() {
+            Reaction::Stop => Exit::Configuration,
+            Reaction::Retry | Reaction::Rewind | Reaction::Refused => Exit::Unavailable,
         }
     }
 }

@@ -238,7 +238,7 @@ fn count(bytes: &[u8], matches: impl Fn(u8) -> bool) -> i64 {
     i64::try_from(count).expect("counted in memory")
 }
 
-/// Texts whose answers were taken from a PostgreSQL server; `tests/sink_database.rs` asks it again.
+/// Texts whose answers were taken from a PostgreSQL server; `tests/sink/database.rs` asks it again.
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -91,7 +91,7 @@ impl Service {
             Reaction::Rewind => Ok(Answer::Moved(self.writer.positions().await?)),
             Reaction::Refused => {
                 let refused = self.writer.find_refused(batch).await?;
-                tracing::warn!(%error, refused, "bodies that the database refuses go to raw");
+                tracing::warn!(%error, refused, "PostgreSQL rejected JSON bodies; stored in `payment_log.raw`");
                 Err(error)
             }
             Reaction::Retry | Reaction::Stop => Err(error),

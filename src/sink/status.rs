@@ -1,11 +1,12 @@
 //! What the sink tells others about itself: written by its threads, read by HTTP and metrics.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock;
+use crate::lock::lock;
 use crate::sink::statements::Written;
 
 /// One partition of one of the topics.
@@ -22,8 +23,6 @@ pub struct Status {
     connected: AtomicBool,
     rows: [AtomicU64; 6],
     commits: AtomicU64,
-    /// Milliseconds of the process clock, 0: never.
-    committed_at: AtomicU64,
     rewinds: AtomicU64,
     unreadable: AtomicU64,
     lost: AtomicU64,
@@ -48,11 +47,6 @@ impl Status {
         self.commits.load(Ordering::Relaxed)
     }
 
-    pub fn since_commit(&self) -> Option<Duration> {
-        let at = self.committed_at.load(Ordering::Relaxed);
-        (at > 0).then(|| clock::now().saturating_sub(Duration::from_millis(at)))
-    }
-
     /// How often the positions in the database were not where this sink had left them.
     pub fn rewinds(&self) -> u64 {
         self.rewinds.load(Ordering::Relaxed)
@@ -70,12 +64,12 @@ impl Status {
 
     /// The last trouble, in one line; `None` once the database is reached again.
     pub fn problem(&self) -> Option<String> {
-        locked(&self.problem).clone()
+        lock(&self.problem).clone()
     }
 
     /// The partitions that this instance writes, by topic and number.
     pub fn partitions(&self) -> BTreeMap<(String, i32), Progress> {
-        locked(&self.partitions).clone()
+        lock(&self.partitions).clone()
     }
 
     pub(super) fn wrote(&self, written: Written) {
@@ -83,14 +77,12 @@ impl Status {
             total.fetch_add(rows, Ordering::Relaxed);
         }
         self.commits.fetch_add(1, Ordering::Relaxed);
-        let millis = u64::try_from(clock::now().as_millis()).unwrap_or(u64::MAX);
-        self.committed_at.store(millis.max(1), Ordering::Relaxed);
     }
 
     pub(super) fn reached(&self) {
         if !self.connected.swap(true, Ordering::Relaxed) {
             tracing::info!("the sink has reached its database");
-            *locked(&self.problem) = None;
+            *lock(&self.problem) = None;
         }
     }
 
@@ -111,16 +103,12 @@ impl Status {
     }
 
     pub(super) fn set_problem(&self, problem: String) {
-        *locked(&self.problem) = Some(problem);
+        *lock(&self.problem) = Some(problem);
     }
 
     pub(super) fn set_partitions(&self, partitions: BTreeMap<(String, i32), Progress>) {
-        *locked(&self.partitions) = partitions;
+        *lock(&self.partitions) = partitions;
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Lets one of many equal complaints through.

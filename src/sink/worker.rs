@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 use tokio::sync::mpsc::Sender;
@@ -56,6 +56,22 @@ enum UnderWay {
     Positions,
     /// Positions after the write.
     Write(BTreeMap<Partition, i64>),
+}
+
+/// How an attempt to read a partition ended.
+enum Begun {
+    Reading,
+    /// The reason passes by itself.
+    TryLater(sink_consumer::Error),
+}
+
+impl Begun {
+    fn not(error: sink_consumer::Error) -> Result<Self, Error> {
+        match error {
+            sink_consumer::Error::NotAllowed { .. } => Err(error.into()),
+            error => Ok(Self::TryLater(error)),
+        }
+    }
 }
 
 pub struct Worker {
@@ -127,8 +143,10 @@ impl Worker {
             }
         } else {
             self.read()?;
-            if let Ok(answer) = self.answers.try_recv() {
-                self.take(answer)?;
+            match self.answers.try_recv() {
+                Ok(answer) => self.take(answer)?,
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return Err(Error::Died),
             }
         }
         self.command();
@@ -283,6 +301,7 @@ impl Worker {
         believed: Vec<(Partition, Option<i64>)>,
         positions: &Positions,
     ) -> Result<(), Error> {
+        let mut unread = Vec::new();
         for (at, believed) in believed {
             let found = positions.get(&at).copied();
             let Some(cursor) = self.cursors.get_mut(&at) else {
@@ -303,31 +322,26 @@ impl Worker {
                 );
             }
             self.gathered.drop_partition(at);
+            unread.push((at, found));
+        }
+        for (at, found) in unread {
             if self.is_stopping() {
                 return Ok(());
             }
-            match self.begin(at, found)? {
-                Ok(()) => {}
-                Err(error @ sink_consumer::Error::NotAllowed { .. }) => return Err(error.into()),
-                Err(error) => {
-                    self.complain(&error.to_string());
-                    self.locate_at = clock::now() + TRY_AGAIN;
-                    return Ok(());
-                }
+            // One that cannot be read keeps no other.
+            if let Begun::TryLater(error) = self.begin(at, found)? {
+                self.complain(&error.to_string());
+                self.locate_at = clock::now() + TRY_AGAIN;
             }
         }
         Ok(())
     }
 
-    /// Reads on from what the database has; the inner error passes by itself.
-    fn begin(
-        &mut self,
-        at: Partition,
-        found: Option<i64>,
-    ) -> Result<Result<(), sink_consumer::Error>, Error> {
+    /// Reads on from what the database has.
+    fn begin(&mut self, at: Partition, found: Option<i64>) -> Result<Begun, Error> {
         let bounds = match self.member.bounds(at) {
             Ok(bounds) => bounds,
-            Err(error) => return Ok(Err(error)),
+            Err(error) => return Begun::not(error),
         };
         let cursor = self.cursors.get_mut(&at).expect("of an assigned partition");
         let now = clock::now();
@@ -362,12 +376,12 @@ impl Worker {
                 if now > since + AHEAD_MAX {
                     return Err(error);
                 }
-                return Ok(Err(sink_consumer::Error::Weather(error.to_string())));
+                return Begun::not(sink_consumer::Error::Weather(error.to_string()));
             }
         };
         failpoint::hit(Point::SinkStart);
         if let Err(error) = self.member.start(at, from) {
-            return Ok(Err(error));
+            return Begun::not(error);
         }
         *cursor = Cursor {
             stored: found,
@@ -375,7 +389,7 @@ impl Worker {
             next: Some(from),
             ahead_since: None,
         };
-        Ok(Ok(()))
+        Ok(Begun::Reading)
     }
 
     /// Gives the database its next work when it has none.

@@ -10,11 +10,9 @@ use jiff::civil::Date;
 
 use crate::broker::Record;
 use crate::codec::stored::{POSITION_KEY, Position, TOUCH_KEY, read_base, read_totals};
-use crate::codec::wire::{
-    self, ExclusionJson, RuleJson, SettlementJson, StatisticsKey, StatisticsValue,
-};
+use crate::codec::wire::{self, ExclusionJson, SettlementJson, StatisticsKey, StatisticsValue};
 use crate::verify::content::{
-    Fields, exclusion_content, fields_of, is_rule_of, rule_digests, rule_key, settlement_content,
+    Fields, exclusion_content, fields_of, rule_digests, rule_key, rule_of, settlement_content,
 };
 use crate::verify::cut::{Cut, Moment};
 use crate::verify::facts::{
@@ -489,8 +487,7 @@ impl Audit {
             return self.key_fact(key, OfKey::NoRule { at });
         };
         // What is no rule of its key is ignored by the service too.
-        let json = serde_json::from_slice::<RuleJson>(value).ok();
-        let Some(json) = json.filter(|json| is_rule_of(key, json)) else {
+        let Some(json) = rule_of(key, value) else {
             return Ok(());
         };
         let (id, whole) = rule_digests(&json.rule_id, &json.payout_date, &json.confirm_date);

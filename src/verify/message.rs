@@ -1,5 +1,5 @@
-//! Reads a source record again, in the order of checks of the contract (3.1), without a line of
-//! the service's own reading.
+//! Reads a source record again, in the order of checks of `docs/contract.md`, without a line of the
+//! service's own reading.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -172,8 +172,13 @@ fn flag(raw: Option<&str>) -> Verdict<bool> {
     raw.map_or(Ok(false), |raw| raw.parse().map_err(|_| INVALID_VALUE))
 }
 
-/// `2025-05-26`, years 0001 to 9998.
-pub fn is_day(text: &str) -> bool {
+/// The day of a payment: `2025-05-26`, years 0001 to 9998.
+fn is_day(text: &str) -> bool {
+    is_date(text) && !text.starts_with("9999")
+}
+
+/// `2025-05-26`, years 0001 to 9999.
+pub fn is_date(text: &str) -> bool {
     let digits = |range: std::ops::Range<usize>| -> Option<i16> {
         let part = text.get(range)?;
         let is_number = part.bytes().all(|byte| byte.is_ascii_digit());
@@ -181,7 +186,7 @@ pub fn is_day(text: &str) -> bool {
     };
     let dashes = text.len() == 10 && text.get(4..5) == Some("-") && text.get(7..8) == Some("-");
     let date = || {
-        let year = digits(0..4).filter(|year| (1..=9998).contains(year))?;
+        let year = digits(0..4).filter(|year| *year >= 1)?;
         let month = i8::try_from(digits(5..7)?).ok()?;
         Date::new(year, month, i8::try_from(digits(8..10)?).ok()?).ok()
     };

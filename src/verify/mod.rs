@@ -24,10 +24,10 @@ pub mod cut;
 mod facts;
 pub mod message;
 mod outcomes;
-pub mod partitioner;
+mod partitioner;
 pub mod print;
 pub mod promise;
-pub mod reading;
+mod reading;
 mod repeats;
 mod rows;
 mod source;
@@ -39,8 +39,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use crate::broker::Bounds;
-use crate::broker::admin;
-use crate::broker::classify::{self, Reaction, Stop};
+use crate::broker::logs;
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::sink::connection;
@@ -52,18 +51,9 @@ use crate::verify::terms::Scope;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
-    Admin(#[from] admin::Error),
-    #[error("Kafka: {0}")]
-    Kafka(#[from] classify::Error),
+    Logs(#[from] logs::Error),
     #[error(transparent)]
     Database(#[from] connection::Error),
-    #[error("there is no topic {0}: nothing has run here, or this principal may not see it")]
-    Missing(String),
-    #[error(
-        "{0} cannot be read up to {1}: a transaction stays open, or its markers are lost \
-         (docs/kafka.md, section 7)"
-    )]
-    Stuck(String, i64),
     #[error("the temporary directory: {0}")]
     Scratch(#[from] io::Error),
 }
@@ -71,17 +61,8 @@ pub enum Error {
 impl Error {
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Admin(error) => error.exit(),
-            Self::Kafka(error) => match error.reaction {
-                Reaction::Stop(Stop::NotAllowed(_)) => Exit::NotAllowed,
-                _ => Exit::Unavailable,
-            },
-            Self::Database(error) => match error.reaction() {
-                connection::Reaction::Stop => Exit::Configuration,
-                _ => Exit::Unavailable,
-            },
-            Self::Missing(_) => Exit::Configuration,
-            Self::Stuck(..) => Exit::Unavailable,
+            Self::Logs(error) => error.exit(),
+            Self::Database(error) => error.exit(),
             Self::Scratch(_) => Exit::Failed,
         }
     }

@@ -6,7 +6,7 @@ use std::fmt;
 /// Examples that are kept of one promise; more are only counted.
 const EXAMPLES_MAX: usize = 10;
 
-/// The promises, by the numbers they have in the contract.
+/// The promises, by their numbers in `docs/contract.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Promise {
     Outcomes = 1,

@@ -1,42 +1,39 @@
 //! Changelogs that were cut, deleted, made anew, or written to by others.
 
 use std::fs;
-use std::path::Path;
 
+use chaos::cluster::scratch::copy_files;
 use chaos::cluster::tools::Tool;
-use chaos::cluster::topics::Isolation;
 use chaos::cluster::wait;
 
 use crate::line::{LIMIT, Line, count, day};
 use crate::operator::{
-    BROKEN_PROMISE, FAILED, assert_contains, delete_topic, entries, kafka, line, lose_state,
-    positions, refused,
+    BROKEN_PROMISE, FAILED, assert_contains, delete_topic, ends, entries, kafka, line, positions,
+    refused,
 };
+use crate::parts::Parts;
 
-const SEED: u64 = 301;
-const PART: usize = 700;
+const PARTS: Parts = Parts {
+    day,
+    seed: 301,
+    size: 700,
+};
 
 /// A stopped pipeline that has settled the first part of a day.
 fn stopped(name: &str) -> Line {
     let mut line = line(name);
     line.start(1);
-    part(&line, 0);
+    PARTS.send(&line, 0);
     line.settle();
     line.terminate(0);
     line
 }
 
-/// Sends one part of the day.
-fn part(line: &Line, number: usize) {
-    let day = day(SEED, 8 * PART as u64);
-    line.send(day.skip(number * PART).take(PART));
-}
-
 /// Goes on with the next part and repeats of the first, and proves everything.
 fn goes_on(line: &mut Line, number: usize) {
     line.restart(0);
-    part(line, number);
-    line.send(day(SEED, 8 * PART as u64).take(100));
+    PARTS.send(line, number);
+    line.send(PARTS.day().take(100));
     let proof = line.prove();
     assert!(count(&proof, "DUPLICATE") >= 70, "{:?}", proof.tally);
     line.terminate(0);
@@ -58,18 +55,6 @@ fn cut(line: &Line, topic: &str, partition: i32, before: i64) {
         .unwrap();
 }
 
-fn ends(line: &Line, topic: &str) -> Vec<i64> {
-    line.topics.ends(topic, Isolation::Uncommitted).unwrap()
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
-    }
-}
-
 #[test]
 fn a_changelog_of_totals_that_was_cut_is_told_of_and_refused_where_totals_are_missing() {
     let mut line = stopped("cut");
@@ -82,7 +67,7 @@ fn a_changelog_of_totals_that_was_cut_is_told_of_and_refused_where_totals_are_mi
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!(told[0]["from"], end - 10);
     // Nobody else can take the partition over.
-    lose_state(&line);
+    line.lose_state(0).unwrap();
     let log = refused(&mut line, BROKEN_PROMISE);
     let begins = format!(
         "the changelog begins at {}, the local state ends at 0",
@@ -115,7 +100,7 @@ fn a_changelog_that_was_cut_behind_an_older_state_is_rebuilt_for_ingest_and_refu
     let mut line = stopped("behind");
     let state = line.instances[0].options().state_directory();
     let old = state.with_extension("old");
-    copy(&state, &old);
+    copy_files(&state, &old).unwrap();
     goes_on(&mut line, 1);
     let ingest = line.names.ingest_changelog.clone();
     let totals = line.names.changelog.clone();
@@ -125,10 +110,10 @@ fn a_changelog_that_was_cut_behind_an_older_state_is_rebuilt_for_ingest_and_refu
         cut(&line, &ingest, partition, ends(&line, &ingest)[index] - 2);
     }
     fs::remove_dir_all(&state).unwrap();
-    copy(&old, &state);
+    copy_files(&old, &state).unwrap();
     line.restart(0);
-    part(&line, 2);
-    line.send(day(SEED, 8 * PART as u64).take(100));
+    PARTS.send(&line, 2);
+    line.send(PARTS.day().take(100));
     assert!(count(&line.prove(), "DUPLICATE") >= 170);
     let log = line.log(0);
     let aside = entries(&log, "local state is damaged");
@@ -140,7 +125,7 @@ fn a_changelog_that_was_cut_behind_an_older_state_is_rebuilt_for_ingest_and_refu
         cut(&line, &totals, partition, ends(&line, &totals)[index] - 2);
     }
     fs::remove_dir_all(&state).unwrap();
-    copy(&old, &state);
+    copy_files(&old, &state).unwrap();
     let log = refused(&mut line, BROKEN_PROMISE);
     assert_contains(
         &log,
@@ -166,7 +151,7 @@ fn changelogs_that_were_deleted_are_refused_and_rebuilt_from_what_was_published(
         // The start makes it anew, empty; local state is there, and then it is not.
         for is_lost in [false, true] {
             if is_lost {
-                lose_state(&line);
+                line.lose_state(0).unwrap();
             }
             let log = refused(&mut line, BROKEN_PROMISE);
             let parts = [
@@ -209,7 +194,7 @@ fn changelogs_and_offsets_that_were_both_deleted_are_no_first_start() {
     delete_topic(&line, &line.names.ingest_changelog);
     for is_lost in [false, true] {
         if is_lost {
-            lose_state(&line);
+            line.lose_state(0).unwrap();
         }
         let log = refused(&mut line, BROKEN_PROMISE);
         let parts = ["a position, but", "has a record at", "--reset-offsets"];

@@ -10,16 +10,15 @@ use std::time::Duration;
 
 use crate::line::{LIMIT, Line, PARTITIONS, day};
 use crate::operator::{entries, kafka, line, metric, positions};
+use crate::parts::Parts;
 
-const SEED: u64 = 311;
-const PART: usize = 700;
+const PARTS: Parts = Parts {
+    day,
+    seed: 311,
+    size: 700,
+};
 /// `offsets.retention.minutes` of the cluster, and the session of the stopped member before it.
 const EXPIRY: Duration = Duration::from_secs(110);
-
-fn part(line: &Line, number: usize) {
-    let day = day(SEED, 8 * PART as u64);
-    line.send(day.skip(number * PART).take(PART));
-}
 
 fn committed(line: &Line) -> Vec<Option<i64>> {
     let topics = [&line.names.source, &line.names.bases];
@@ -46,7 +45,7 @@ fn goes_on_from_the_record(line: &mut Line, stood: &[Option<i64>], number: usize
     }
     let repaired = metric(line, "settle_positions_repaired_total", "");
     assert!((repaired - 8.0).abs() < 0.1, "{repaired}");
-    part(line, number);
+    PARTS.send(line, number);
     line.prove();
 }
 
@@ -70,12 +69,12 @@ fn reset(line: &Line, to: &str) {
 fn offsets_that_are_set_back_or_forward_while_it_is_stopped_move_nothing() {
     let mut line = line("reset");
     line.start(1);
-    part(&line, 0);
+    PARTS.send(&line, 0);
     line.prove();
     line.terminate(0);
     let stood = committed(&line);
     // What a forward reset would skip.
-    part(&line, 1);
+    PARTS.send(&line, 1);
     // Kafka's tool sets no offset of a group with members, and `positions` waits for the last to be forgotten.
     positions(&line, &["rebuild"]);
     reset(&line, "--to-latest");
@@ -93,12 +92,12 @@ fn offsets_that_are_set_back_or_forward_while_it_is_stopped_move_nothing() {
 fn offsets_that_have_expired_or_are_set_while_it_runs_move_nothing() {
     let mut line = line("expired");
     line.start(1);
-    part(&line, 0);
+    PARTS.send(&line, 0);
     line.prove();
     // As another tool could: a transaction without a member, which the broker does not check.
     for offset in [0, 3] {
         meddle(&line, offset);
-        part(&line, if offset == 0 { 1 } else { 2 });
+        PARTS.send(&line, if offset == 0 { 1 } else { 2 });
         line.prove();
     }
     line.terminate(0);

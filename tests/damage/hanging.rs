@@ -1,22 +1,20 @@
 //! Transactions of others that nobody ends: in the source, and in changelogs, where nothing of others belongs.
 
 use chaos::cluster::tools::Tool;
-use chaos::cluster::topics::Isolation;
 use chaos::cluster::wait;
 use chaos::model::partition;
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::line::{LIMIT, Line, PARTITIONS, plain};
-use crate::operator::{await_entry, kafka, line, metric};
+use crate::operator::{await_entry, ends, kafka, line, metric};
+use crate::parts::Parts;
 
-const SEED: u64 = 331;
-const PART: usize = 400;
-
-fn part(line: &Line, number: usize) {
-    let day = plain(SEED, 8 * PART as u64);
-    line.send(day.skip(number * PART).take(PART));
-}
+const PARTS: Parts = Parts {
+    day: plain,
+    seed: 331,
+    size: 400,
+};
 
 /// Another producer's open transaction, with one record in each of these places.
 fn open(line: &Line, name: &str, records: &[(&str, i32, &str, &str)]) -> BaseProducer {
@@ -42,10 +40,6 @@ fn open(line: &Line, name: &str, records: &[(&str, i32, &str, &str)]) -> BasePro
     producer
 }
 
-fn ends(line: &Line, topic: &str) -> Vec<i64> {
-    line.topics.ends(topic, Isolation::Uncommitted).unwrap()
-}
-
 /// As the message says.
 fn abort(line: &Line, topic: &str, partition: i32, offset: i64) {
     let (partition, offset) = (partition.to_string(), offset.to_string());
@@ -66,7 +60,7 @@ fn id_in(number: i32) -> String {
 fn payments_behind_a_transaction_that_hangs_wait_and_go_on_when_it_ends() {
     let mut line = line("hung");
     line.start(1);
-    part(&line, 0);
+    PARTS.send(&line, 0);
     line.prove();
     let topic = line.names.source.clone();
     let offsets = ends(&line, &topic);
@@ -74,7 +68,7 @@ fn payments_behind_a_transaction_that_hangs_wait_and_go_on_when_it_ends() {
     let (kept, dropped) = (id_in(0), id_in(2));
     let committed = open(&line, "kept", &[(&topic, 0, &kept, payment)]);
     let aborted = open(&line, "dropped", &[(&topic, 2, &dropped, payment)]);
-    part(&line, 1);
+    PARTS.send(&line, 1);
     for partition in [0, 2] {
         let index = usize::try_from(partition).unwrap();
         let message = "a transaction that has not ended keeps the records behind this offset";
@@ -112,7 +106,7 @@ fn payments_behind_a_transaction_that_hangs_wait_and_go_on_when_it_ends() {
 fn a_transaction_that_hangs_in_a_changelog_is_waited_for_and_named() {
     let mut line = line("blocked");
     line.start(1);
-    part(&line, 0);
+    PARTS.send(&line, 0);
     line.prove();
     line.terminate(0);
     let (totals, ingest) = (
@@ -134,7 +128,7 @@ fn a_transaction_that_hangs_in_a_changelog_is_waited_for_and_named() {
     // Other partitions run meanwhile; payments of these two wait.
     await_entry(&line, "task runs", &line.names.source, 0);
     await_entry(&line, "task runs", &line.names.bases, 1);
-    part(&line, 1);
+    PARTS.send(&line, 1);
     abort(&line, &totals, 0, offsets[0]);
     by_owner.abort_transaction(LIMIT).unwrap();
     drop(by_tool);

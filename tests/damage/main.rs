@@ -12,6 +12,7 @@ mod hanging;
 mod line;
 mod operator;
 mod partitions;
+mod parts;
 mod retention;
 #[cfg(feature = "failpoints")]
 mod stalls;

@@ -1,13 +1,12 @@
 //! What an operator has: the program's own commands, Kafka's tools, the log and the metrics.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
 use std::time::Duration;
 
 use chaos::cluster::kafka::KafkaOptions;
 use chaos::cluster::tools::Tool;
+use chaos::cluster::topics::Isolation;
 use chaos::cluster::{ClusterOptions, shared, wait};
 use serde_json::Value;
 
@@ -41,13 +40,7 @@ pub fn line(name: &str) -> Line {
 
 /// Runs a command of the program with the configuration of the first instance: its exit code, and what it printed.
 pub fn settle(line: &Line, arguments: &[&str]) -> (i32, String) {
-    let options = line.instances[0].options();
-    let output = Command::new(env!("CARGO_BIN_EXE_settle"))
-        .args(arguments)
-        .arg("--config")
-        .arg(options.config_file())
-        .output()
-        .unwrap();
+    let output = line.command(0, arguments).unwrap();
     let printed = [output.stdout, output.stderr].concat();
     let printed = String::from_utf8(printed).unwrap();
     (output.status.code().unwrap(), printed)
@@ -131,9 +124,9 @@ pub fn metric(line: &Line, name: &str, labels: &str) -> f64 {
     values.into_iter().sum()
 }
 
-/// Removes the local state of the first instance.
-pub fn lose_state(line: &Line) {
-    fs::remove_dir_all(line.instances[0].options().state_directory()).unwrap();
+/// The ends of a topic's partitions, open transactions among them.
+pub fn ends(line: &Line, topic: &str) -> Vec<i64> {
+    line.topics.ends(topic, Isolation::Uncommitted).unwrap()
 }
 
 pub fn assert_contains(text: &str, parts: &[&str]) {

@@ -5,29 +5,20 @@ use chaos::cluster::topics::Topic;
 
 use crate::line::{LIMIT, Line, plain};
 use crate::operator::{
-    BROKEN_PROMISE, CONFIGURATION, FAILED, assert_contains, await_entry, delete_topic, kafka, line,
-    lose_state, positions, refused, settle,
+    BROKEN_PROMISE, CONFIGURATION, FAILED, assert_contains, await_entry, delete_topic, kafka,
+    positions, refused, settle,
 };
+use crate::parts::Parts;
 
-const SEED: u64 = 341;
-const PART: usize = 400;
-
-fn part(line: &Line, number: usize) {
-    let day = plain(SEED, 8 * PART as u64);
-    line.send(day.skip(number * PART).take(PART));
-}
+const PARTS: Parts = Parts {
+    day: plain,
+    seed: 341,
+    size: 400,
+};
 
 /// An instance that hears of new partitions soon.
 fn running(name: &str) -> Line {
-    let mut line = line(name);
-    let mut properties = toml::Table::new();
-    properties.insert("topic.metadata.refresh.interval.ms".into(), "1000".into());
-    let options = line.options(0).set("kafka.properties", properties);
-    line.launch(options);
-    line.wait_ready();
-    part(&line, 0);
-    line.prove();
-    line
+    PARTS.begin(name, &[("topic.metadata.refresh.interval.ms", "1000")])
 }
 
 const ADDED: &str = "a partition was added while this process runs, and is left alone";
@@ -44,7 +35,7 @@ fn a_partition_added_to_the_source_waits_until_its_changelog_has_one_too() {
     let alter = format!("kafka-topics.sh --alter --topic {changelog} --partitions 5");
     assert_contains(entry["message"].as_str().unwrap(), &[&alter]);
     // The others go on.
-    part(&line, 1);
+    PARTS.send(&line, 1);
     line.prove();
     line.terminate(0);
     let log = refused(&mut line, CONFIGURATION);
@@ -55,7 +46,7 @@ fn a_partition_added_to_the_source_waits_until_its_changelog_has_one_too() {
     line.restart(0);
     let payment = r#"{"channel":"ONLINE","action":"PAYMENT","data":{"paymentType":"ONLINE","amount":5,"merchantNumber":"merchant-0001","paymentDate":"2025-05-26T14:23:51.123456","paymentActionType":"PAYMENT","paymentMethodType":"MONEY"}}"#;
     line.produce(&source, 4, "in-the-new-one", Some(payment));
-    part(&line, 2);
+    PARTS.send(&line, 2);
     line.prove();
     let mut settled = 0;
     line.read(&line.names.settlements, |record| {
@@ -71,7 +62,7 @@ fn a_partition_added_to_bases_or_changelog_is_refused_at_the_start_and_taken_bac
     line.topics.grow(&bases, 5).unwrap();
     await_entry(&line, ADDED, &bases, 4);
     line.topics.grow(&changelog, 5).unwrap();
-    part(&line, 1);
+    PARTS.send(&line, 1);
     line.prove();
     line.terminate(0);
     let log = refused(&mut line, CONFIGURATION);
@@ -97,7 +88,7 @@ fn a_partition_added_to_bases_or_changelog_is_refused_at_the_start_and_taken_bac
         assert_contains(&printed, &["goes on at 0, with the totals of"]);
     }
     line.restart(0);
-    part(&line, 2);
+    PARTS.send(&line, 2);
     line.settle();
     line.terminate(0);
     let (code, printed) = settle(&line, &["verify", "--at-rest"]);
@@ -121,7 +112,7 @@ fn more_partitions_for_all_topics_with_rule_keys_are_refused_because_keys_would_
     }
     for is_lost in [false, true] {
         if is_lost {
-            lose_state(&line);
+            line.lose_state(0).unwrap();
         }
         let log = refused(&mut line, BROKEN_PROMISE);
         assert_contains(&log, &["the number of partitions was changed", "of 5"]);
@@ -133,7 +124,7 @@ fn a_topic_deleted_under_a_running_instance_ends_it_with_the_name() {
     let mut line = running("pulled");
     let changelog = line.names.changelog.clone();
     delete_topic(&line, &changelog);
-    part(&line, 1);
+    PARTS.send(&line, 1);
     let status = line.instances[0].wait_exit(2 * LIMIT).unwrap();
     assert_eq!(status.code(), Some(FAILED), "{}", line.instances[0].tail());
     assert_contains(
@@ -151,7 +142,7 @@ fn a_topic_deleted_under_a_running_instance_ends_it_with_the_name() {
     let (code, printed) = positions(&line, &["rebuild"]);
     assert_eq!(code, 0, "{printed}");
     line.restart(0);
-    part(&line, 2);
+    PARTS.send(&line, 2);
     line.prove();
 }
 
@@ -162,7 +153,7 @@ fn a_changelog_made_anew_under_a_running_instance_is_never_taken_for_a_whole_one
     delete_topic(&line, &changelog);
     let empty = Topic::new(&changelog, 4).set("cleanup.policy", "compact");
     line.topics.create(&[empty]).unwrap();
-    part(&line, 1);
+    PARTS.send(&line, 1);
     let status = line.instances[0].wait_exit(2 * LIMIT).unwrap();
     assert_eq!(
         status.code(),
@@ -170,13 +161,13 @@ fn a_changelog_made_anew_under_a_running_instance_is_never_taken_for_a_whole_one
         "{}",
         line.instances[0].tail()
     );
-    lose_state(&line);
+    line.lose_state(0).unwrap();
     let log = refused(&mut line, BROKEN_PROMISE);
     assert_contains(&log, &["settle positions rebuild"]);
     delete_topic(&line, &changelog);
     let (code, printed) = positions(&line, &["rebuild"]);
     assert_eq!(code, 0, "{printed}");
     line.restart(0);
-    part(&line, 2);
+    PARTS.send(&line, 2);
     line.prove();
 }

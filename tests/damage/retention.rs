@@ -1,30 +1,20 @@
 //! Records that are deleted before they were processed, and logs that are made anew.
 
 use chaos::cluster::rule_faults::Fault;
-use chaos::cluster::topics::Isolation;
 use chaos::cluster::wait;
 use chaos::workload::day::{Day, DayOptions};
 
 use crate::line::{LIMIT, Line, plain};
 use crate::operator::{
-    BROKEN_PROMISE, FAILED, assert_contains, delete_topic, line, positions, refused, settle,
+    BROKEN_PROMISE, FAILED, assert_contains, delete_topic, ends, line, positions, refused, settle,
 };
+use crate::parts::Parts;
 
-const SEED: u64 = 321;
-const PART: usize = 400;
-
-fn part(line: &Line, number: usize) {
-    let day = plain(SEED, 8 * PART as u64);
-    line.send(day.skip(number * PART).take(PART));
-}
-
-fn running(name: &str) -> Line {
-    let mut line = line(name);
-    line.start(1);
-    part(&line, 0);
-    line.prove();
-    line
-}
+const PARTS: Parts = Parts {
+    day: plain,
+    seed: 321,
+    size: 400,
+};
 
 fn position(line: &Line, topic: &str, partition: usize) -> i64 {
     let group = &line.names.application_id;
@@ -32,7 +22,7 @@ fn position(line: &Line, topic: &str, partition: usize) -> i64 {
 }
 
 fn end(line: &Line, topic: &str, partition: usize) -> i64 {
-    line.topics.ends(topic, Isolation::Uncommitted).unwrap()[partition]
+    ends(line, topic)[partition]
 }
 
 /// What the message of a partition that lost these records must hold.
@@ -64,11 +54,11 @@ fn give_up(line: &Line, topic: &str, position: i64, low: i64) {
 
 #[test]
 fn payments_deleted_before_they_were_read_are_refused_with_their_number() {
-    let mut line = running("gone");
+    let mut line = PARTS.begin("gone", &[]);
     let topic = line.names.source.clone();
     line.terminate(0);
     let stood = position(&line, &topic, 1);
-    part(&line, 1);
+    PARTS.send(&line, 1);
     let low = stood + 20;
     line.topics.delete_records(&topic, 1, low).unwrap();
     let log = refused(&mut line, BROKEN_PROMISE);
@@ -89,7 +79,7 @@ fn payments_deleted_before_they_were_read_are_refused_with_their_number() {
     // While it runs: it stands still, so that there is something to delete.
     let stood = position(&line, &topic, 1);
     line.instances[0].pause();
-    part(&line, 2);
+    PARTS.send(&line, 2);
     let low = end(&line, &topic, 1) - 10;
     line.topics.delete_records(&topic, 1, low).unwrap();
     line.instances[0].resume();
@@ -103,7 +93,7 @@ fn payments_deleted_before_they_were_read_are_refused_with_their_number() {
     assert_told(&line.log(0), &numbers(&topic, stood, low));
     give_up(&line, &topic, stood, low);
     line.restart(0);
-    part(&line, 3);
+    PARTS.send(&line, 3);
     line.settle();
     // Everything that is still there has its one outcome.
     let (code, printed) = settle(&line, &["verify", "--at-rest"]);
@@ -113,19 +103,19 @@ fn payments_deleted_before_they_were_read_are_refused_with_their_number() {
 #[test]
 fn what_was_deleted_before_the_first_start_is_never_missed() {
     let mut line = line("head");
-    part(&line, 0);
+    PARTS.send(&line, 0);
     let topic = line.names.source.clone();
     let low = end(&line, &topic, 1) - 20;
     line.topics.delete_records(&topic, 1, low).unwrap();
     line.start(1);
     line.settle();
-    part(&line, 1);
+    PARTS.send(&line, 1);
     line.settle();
     // The window is read again by whoever has no state.
     line.instances[0].kill();
     std::fs::remove_dir_all(line.instances[0].options().state_directory()).unwrap();
     line.restart(0);
-    part(&line, 1);
+    PARTS.send(&line, 1);
     line.settle();
     let (code, printed) = settle(&line, &["verify", "--at-rest"]);
     assert_eq!(code, 0, "{printed}");
@@ -142,7 +132,7 @@ fn what_was_deleted_before_the_first_start_is_never_missed() {
 
 #[test]
 fn bases_deleted_before_they_were_settled_are_refused_and_verify_names_the_payments() {
-    let mut line = running("unsettled");
+    let mut line = PARTS.begin("unsettled", &[]);
     let topic = line.names.bases.clone();
     // Ingest goes on, settling waits for rules that are not known yet.
     line.rules.set_fault(Fault::Status {
@@ -152,7 +142,7 @@ fn bases_deleted_before_they_were_settled_are_refused_and_verify_names_the_payme
     let before = end(&line, &topic, 1);
     line.send(Day::new(DayOptions {
         is_plain: true,
-        ..DayOptions::new(SEED + 1, 4 * PART as u64, 4)
+        ..DayOptions::new(PARTS.seed + 1, 4 * PARTS.size as u64, 4)
     }));
     wait::until("bases on their way", LIMIT, || {
         Ok((end(&line, &topic, 1) > before + 50).then_some(()))
@@ -179,7 +169,7 @@ fn bases_deleted_before_they_were_settled_are_refused_and_verify_names_the_payme
 
 #[test]
 fn a_source_that_was_made_anew_is_refused_and_bases_that_were_can_be_gone_on_with() {
-    let mut line = running("anew");
+    let mut line = PARTS.begin("anew", &[]);
     line.terminate(0);
     let (source, bases) = (line.names.source.clone(), line.names.bases.clone());
     let stood: Vec<i64> = (0..4)
@@ -196,7 +186,7 @@ fn a_source_that_was_made_anew_is_refused_and_bases_that_were_can_be_gone_on_wit
         assert_contains(&printed, &[&format!("goes on at 0, not at {stood}")]);
     }
     line.restart(0);
-    part(&line, 1);
+    PARTS.send(&line, 1);
     line.settle();
     line.terminate(0);
     let (code, printed) = settle(&line, &["verify", "--at-rest"]);

@@ -8,18 +8,15 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Instant;
 
-use chaos::cluster::instance::Instance;
 use chaos::cluster::topics::Isolation;
 use chaos::cluster::wait;
 use chaos::tail::Tail;
 use chaos::workload::send::{self, SendOptions};
 
 use crate::line::{LIMIT, Line, plain};
-use crate::operator::{line, lose_state};
+use crate::operator::line;
 
 /// Payments per second.
 const RATE: u32 = 300;
@@ -76,43 +73,19 @@ fn go_on(line: &Line, point: &str) {
 
 /// Calls `work` while payments come, then proves that each has its one outcome.
 fn under_load(line: &mut Line, seed: u64, work: impl FnOnce(&mut Line)) {
-    let stop = AtomicBool::new(false);
     let sending = SendOptions {
         per_second: Some(RATE),
         ..line.sending()
     };
-    thread::scope(|scope| {
-        let day = plain(seed, 1_000_000);
-        let sender = scope.spawn(|| send::send(&sending, day, |_| !stop.load(Ordering::Relaxed)));
-        let stop_sending = Stop(&stop);
-        work(line);
-        drop(stop_sending);
-        sender.join().unwrap().unwrap();
-    });
+    send::during(&sending, plain(seed, 1_000_000), || work(line)).unwrap();
     line.prove();
-}
-
-/// A failed condition must not leave the sender running.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Waits until every partition shows a settlement that is newer than this moment.
 fn progress(line: &Line, tail: &Tail, after: &str) {
     tail.mark(Instant::now()).unwrap();
-    let what = format!("progress of every partition after {after}");
-    wait::until(&what, LIMIT, || {
-        tail.seen()?;
-        Ok(tail.since_mark().iter().all(Option::is_some).then_some(()))
-    })
-    .unwrap_or_else(|error| {
-        let tails: Vec<_> = line.instances.iter().map(Instance::tail).collect();
-        panic!("{error:#}\n{}", tails.join("\n"))
-    });
+    tail.wait_newer(after, LIMIT)
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", line.tails()));
 }
 
 fn has_open_transaction(line: &Line) -> bool {
@@ -144,7 +117,7 @@ fn a_worker_that_stalls_past_the_patience_of_its_group_is_replaced_and_commits_n
         }
         // And while it restores.
         line.instances[0].kill();
-        lose_state(line);
+        line.lose_state(0).unwrap();
         let options = line.instances[0].options().clone();
         let armed = options.env("FAILPOINTS", "restore.read=pause");
         line.instances[0].restart_with(armed).unwrap();

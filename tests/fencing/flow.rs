@@ -1,11 +1,8 @@
 //! Several instances behind the proxy while payments come without a pause.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Instant;
 
 use chaos::cluster::instance::Instance;
-use chaos::cluster::wait;
 use chaos::line::{Built, LIMIT, Line};
 use chaos::tail::Tail;
 use chaos::workload::day::{Day, DayOptions};
@@ -60,7 +57,6 @@ impl Flow {
 
     /// Calls `work` while payments come at a fixed rate, then proves that every promise holds.
     pub fn under_load(&mut self, seed: u64, work: impl FnOnce(&mut Self)) {
-        let stop = AtomicBool::new(false);
         let sending = SendOptions {
             per_second: Some(PER_SECOND),
             ..self.line.sending()
@@ -69,14 +65,7 @@ impl Flow {
             merchants: 100,
             ..DayOptions::new(seed, 1_000_000, PARTITIONS)
         });
-        thread::scope(|scope| {
-            let sender =
-                scope.spawn(|| send::send(&sending, day, |_| !stop.load(Ordering::Relaxed)));
-            let stop_sending = Stop(&stop);
-            work(self);
-            drop(stop_sending);
-            sender.join().unwrap().unwrap();
-        });
+        send::during(&sending, day, || work(self)).unwrap();
         let proof = self.line.prove();
         proof.unwrap_or_else(|error| panic!("{error:#}\n{}", self.line.tails()));
     }
@@ -93,13 +82,9 @@ impl Flow {
 
     /// Waits until every partition shows a settlement that is newer than the mark.
     pub fn progress_since_mark(&self, after: &str) {
-        let what = format!("progress of every partition after {after}");
-        wait::until(&what, LIMIT, || {
-            self.tail.seen()?;
-            let first = self.tail.since_mark();
-            Ok(first.iter().all(Option::is_some).then_some(()))
-        })
-        .unwrap_or_else(|error| panic!("{error:#}\n{}", self.line.tails()));
+        self.tail
+            .wait_newer(after, LIMIT)
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", self.line.tails()));
     }
 
     pub fn is_running(&self, index: usize) -> bool {
@@ -111,13 +96,4 @@ fn add(line: &mut Line, properties: &toml::Table) {
     let options = line.options(line.instances.len()).unwrap();
     let options = options.set("kafka.properties", properties.clone());
     line.instances.push(Instance::start(options).unwrap());
-}
-
-/// A failed condition must not leave the sender running.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }

@@ -1,4 +1,4 @@
-//! Files of the repository.
+//! Files of the repository, and what leads into them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,4 +24,12 @@ pub fn list(directory: &str, extension: &str) -> Vec<String> {
     found.sort();
     assert!(!found.is_empty(), "{directory} has no {extension} files");
     found
+}
+
+/// The anchor of a heading, as GitHub makes it.
+pub fn anchor(heading: &str) -> String {
+    let kept = heading
+        .to_lowercase()
+        .replace(|c: char| !c.is_alphanumeric() && !"-_ ".contains(c), "");
+    kept.replace(' ', "-")
 }

@@ -101,20 +101,12 @@ fn links_of_pages_lead_to_files() {
             if !wanted.is_empty() {
                 let text = fs::read_to_string(&path).unwrap();
                 let mut headings = text.lines().filter(|line| line.starts_with('#'));
-                let leads =
-                    headings.any(|line| anchor(line.trim_start_matches(['#', ' '])) == wanted);
+                let leads = headings
+                    .any(|line| files::anchor(line.trim_start_matches(['#', ' '])) == wanted);
                 assert!(leads, "{page}: {target}");
             }
         }
     }
-}
-
-/// The anchor of a heading, as GitHub makes it.
-fn anchor(heading: &str) -> String {
-    let kept = heading
-        .to_lowercase()
-        .replace(|c: char| !c.is_alphanumeric() && !"-_ ".contains(c), "");
-    kept.replace(' ', "-")
 }
 
 #[test]

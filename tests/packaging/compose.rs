@@ -10,6 +10,7 @@ use serde_norway::{Mapping, Value};
 
 use crate::files;
 use crate::image::{self, dockerfile};
+use crate::program;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const INSTANCES: [&str; 3] = ["settle-0", "settle-1", "settle-2"];
@@ -88,7 +89,7 @@ fn has_healthcheck(service: &Mapping) -> bool {
 
 /// What compose says of a file.
 fn config(path: &Path) -> std::process::Output {
-    files::tool("docker-compose")
+    program::tool("docker-compose")
         .arg("--file")
         .arg(path)
         .args(["--profile", "*", "config", "--quiet"])
@@ -99,16 +100,16 @@ fn config(path: &Path) -> std::process::Output {
 #[test]
 fn compose_takes_the_file_and_would_refuse_a_misspelt_key() {
     let output = config(&files::path("compose.yaml"));
-    assert!(output.status.success(), "{}", files::said(&output));
+    assert!(output.status.success(), "{}", program::said(&output));
     let directory = tempfile::tempdir().unwrap();
     let misspelt = directory.path().join("compose.yaml");
     let text = files::read("compose.yaml").replace("healthcheck:", "healthchek:");
     fs::write(&misspelt, text).unwrap();
     let output = config(&misspelt);
     assert!(
-        files::said(&output).contains("healthchek"),
+        program::said(&output).contains("healthchek"),
         "{}",
-        files::said(&output)
+        program::said(&output)
     );
     assert!(!output.status.success());
 }
@@ -359,7 +360,11 @@ fn the_program_takes_every_variable() {
     for name in INSTANCES.into_iter().chain(["topics"]) {
         let directory = tempfile::tempdir().unwrap();
         let variables = environment(compose.service(name));
-        let output = files::settle(["config", "check"], directory.path(), variables);
-        assert!(output.status.success(), "{name}: {}", files::said(&output));
+        let output = program::settle(["config", "check"], directory.path(), variables);
+        assert!(
+            output.status.success(),
+            "{name}: {}",
+            program::said(&output)
+        );
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use crate::files;
+use crate::program;
 
 /// Checks a configuration file whose secrets lie in `secrets`; returns what then holds.
 pub fn check(text: &str, secrets: &str, environment: &[(&str, &str)]) -> toml::Table {
@@ -21,13 +22,13 @@ pub fn check(text: &str, secrets: &str, environment: &[(&str, &str)]) -> toml::T
     let text = text.replace(secrets, &here);
     fs::write(directory.path().join("settle.toml"), text).unwrap();
     let run = |command| {
-        let output = files::settle(
+        let output = program::settle(
             ["config", command],
             directory.path(),
             environment.iter().copied(),
         );
-        assert!(output.status.success(), "{}", files::said(&output));
-        files::said(&output)
+        assert!(output.status.success(), "{}", program::said(&output));
+        program::said(&output)
     };
     assert_eq!(
         run("check"),
@@ -91,7 +92,7 @@ fn the_unit_gives_the_service_every_secret_that_only_root_can_read() {
     fs::write(directory.path().join("settle.toml"), &text).unwrap();
     let check = |environment: &[(String, String)]| {
         let environment = environment.iter().cloned();
-        files::settle(["config", "check"], directory.path(), environment)
+        program::settle(["config", "check"], directory.path(), environment)
     };
     let environment: Vec<(String, String)> = values("Environment=")
         .map(|variable| {
@@ -100,7 +101,7 @@ fn the_unit_gives_the_service_every_secret_that_only_root_can_read() {
         })
         .collect();
     let output = check(&environment);
-    assert!(output.status.success(), "{}", files::said(&output));
+    assert!(output.status.success(), "{}", program::said(&output));
     for missing in 0..environment.len() {
         let mut fewer = environment.clone();
         fewer.remove(missing);

@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use std::thread;
 
 use crate::files;
+use crate::program;
 
 pub fn dockerfile() -> String {
     files::read("Dockerfile")
@@ -44,11 +45,11 @@ fn words(instruction: &str) -> Vec<String> {
 
 #[test]
 fn hadolint_finds_nothing() {
-    let output = files::tool("hadolint")
+    let output = program::tool("hadolint")
         .arg(files::path("Dockerfile"))
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", files::said(&output));
+    assert!(output.status.success(), "{}", program::said(&output));
 }
 
 #[test]
@@ -112,7 +113,7 @@ fn the_image_starts_and_checks_itself_with_commands_of_the_program() {
 fn health(listener: &TcpListener, arguments: &[&str]) -> Output {
     let directory = tempfile::tempdir().unwrap();
     let listen = listener.local_addr().unwrap().to_string();
-    files::settle(
+    program::settle(
         [&["health"], arguments].concat(),
         directory.path(),
         [("SETTLE_HTTP__LISTEN", listen)],
@@ -149,7 +150,7 @@ fn the_check_says_yes_to_a_200_and_no_to_all_else() {
         (&["--wait", "60"], 0),
     ] {
         let output = health(&listener, arguments);
-        let said = files::said(&output);
+        let said = program::said(&output);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
         assert!(said.contains("{}"), "{said}");
     }
@@ -157,7 +158,7 @@ fn the_check_says_yes_to_a_200_and_no_to_all_else() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
     let nobody = health(&nobody, &[]);
     assert_eq!(nobody.status.code(), Some(1));
-    let said = files::said(&nobody);
+    let said = program::said(&nobody);
     assert!(said.contains("/readyz does not answer"), "{said}");
 }
 

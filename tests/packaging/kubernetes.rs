@@ -8,7 +8,7 @@ use std::process::Output;
 use serde::Deserialize;
 use serde_norway::{Deserializer, Value};
 
-use crate::{examples, files};
+use crate::{examples, files, program};
 
 const DIRECTORY: &str = "packaging/kubernetes";
 const SECRETS: &str = "/run/secrets/settle";
@@ -67,7 +67,7 @@ fn container() -> Value {
 }
 
 fn validated(path: &std::path::Path) -> Output {
-    files::tool("kubernetes-validate")
+    program::tool("kubernetes-validate")
         .args(["--strict", "--quiet"])
         .arg(path)
         .output()
@@ -80,7 +80,11 @@ fn kubernetes_takes_every_manifest_and_would_refuse_a_misspelt_field() {
     for name in names(DIRECTORY) {
         if !FOREIGN.contains(&name.as_str()) {
             let output = validated(&files::path(&format!("{DIRECTORY}/{name}")));
-            assert!(output.status.success(), "{name}: {}", files::said(&output));
+            assert!(
+                output.status.success(),
+                "{name}: {}",
+                program::said(&output)
+            );
             checked += 1;
         }
     }
@@ -92,9 +96,9 @@ fn kubernetes_takes_every_manifest_and_would_refuse_a_misspelt_field() {
     let output = validated(&misspelt);
     assert!(!output.status.success());
     assert!(
-        files::said(&output).contains("livenessProb"),
+        program::said(&output).contains("livenessProb"),
         "{}",
-        files::said(&output)
+        program::said(&output)
     );
 }
 

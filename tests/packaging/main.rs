@@ -6,7 +6,10 @@
 
 mod compose;
 mod examples;
+#[expect(dead_code, reason = "shared with the tests of operations")]
+#[path = "../operations/files.rs"]
 mod files;
 mod image;
 mod kubernetes;
 mod manual;
+mod program;

@@ -5,14 +5,14 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::files;
+use crate::program;
 
 const NOTHING: [(&str, &str); 0] = [];
 
 fn printed(arguments: &[&str]) -> String {
-    let output = files::settle(arguments.iter().copied(), Path::new("/"), NOTHING);
-    assert!(output.status.success(), "{}", files::said(&output));
-    files::said(&output)
+    let output = program::settle(arguments.iter().copied(), Path::new("/"), NOTHING);
+    assert!(output.status.success(), "{}", program::said(&output));
+    program::said(&output)
 }
 
 /// Every command that help lists, with those below it: `settle`, `settle config`, `settle config check`.
@@ -54,7 +54,7 @@ fn every_command_has_a_page_that_mandoc_reads_without_an_error() {
         .args(pages.iter().map(|page| directory.path().join(page)))
         .output()
         .expect("mandoc is there: apt-get install mandoc");
-    assert!(lint.status.success(), "{}", files::said(&lint));
+    assert!(lint.status.success(), "{}", program::said(&lint));
     for command in &commands {
         let page = directory.path().join(page_of(command));
         let shown = Command::new("mandoc")
@@ -93,9 +93,9 @@ fn offered(words: &[&str]) -> BTreeSet<String> {
     assert!(
         run.status.success() && run.stderr.is_empty(),
         "{}",
-        files::said(&run)
+        program::said(&run)
     );
-    files::said(&run).lines().map(str::to_owned).collect()
+    program::said(&run).lines().map(str::to_owned).collect()
 }
 
 #[test]

@@ -1,10 +1,9 @@
 //! PostgreSQL comes and goes; the pipeline does not wait for it.
 
-use chaos::cluster::postgres::Postgres;
+use chaos::cluster::postgres::{self, Postgres};
 use chaos::cluster::scratch::Scratch;
 use chaos::cluster::wait;
 use chaos::oracle::database::Database;
-use tokio_postgres::NoTls;
 
 use crate::line::{LIMIT, Line, day};
 
@@ -45,19 +44,6 @@ fn the_pipeline_does_not_wait_for_a_killed_database_and_the_rows_are_complete_af
     }
 }
 
-fn execute(url: &str, statement: &str) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
-        let connection = tokio::spawn(connection);
-        client.batch_execute(statement).await.unwrap();
-        connection.abort();
-    });
-}
-
 #[test]
 fn a_database_dropped_under_load_is_filled_again_from_the_topics() {
     let mut line = Line::new("dropped").with_database();
@@ -66,15 +52,13 @@ fn a_database_dropped_under_load_is_filled_again_from_the_topics() {
     line.send(messages.by_ref().take(2000));
     line.settle();
     line.send(messages.by_ref().take(1000));
-    let (postgres, name) = (line.cluster.postgres(), line.names.database.clone());
-    execute(
-        &postgres.url(),
-        &format!("DROP DATABASE \"{name}\" WITH (FORCE)"),
-    );
+    let (server, name) = (line.cluster.postgres(), line.names.database.clone());
+    let drop = format!("DROP DATABASE \"{name}\" WITH (FORCE)");
+    postgres::execute(&server.url(), &drop).unwrap();
     line.send(messages);
-    postgres.create_database(&name).unwrap();
+    server.create_database(&name).unwrap();
     wait::until("the schema being there again", LIMIT, || {
-        Ok(Database::connect(&postgres.url_of(&name))?.positions().ok())
+        Ok(Database::connect(&server.url_of(&name))?.positions().ok())
     })
     .unwrap();
     line.prove();

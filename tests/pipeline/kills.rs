@@ -5,12 +5,21 @@ use std::time::Duration;
 
 use chaos::cluster::wait;
 
-use crate::line::{LIMIT, Line};
+use crate::line::{LIMIT, Line, day};
 use crate::moving::under_load;
 
 const KILLS: usize = 20;
 /// Between two kills so many outcomes become visible, at least.
 const PROGRESS: u64 = 200;
+
+/// Its instance has settled payments of every kind, checkpoints among them, and is killed.
+pub fn settled_and_killed(mut line: Line, seed: u64) -> Line {
+    line.start(1);
+    line.send(day(seed, 500));
+    line.settle();
+    line.instances[0].kill();
+    line
+}
 
 #[test]
 fn twenty_kills_at_random_moments_under_load_change_no_outcome_and_no_total() {

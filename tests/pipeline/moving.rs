@@ -1,10 +1,7 @@
 //! Partitions move between instances while payments come.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Instant;
 
-use chaos::cluster::wait;
 use chaos::tail::Tail;
 use chaos::workload::send::{self, SendOptions};
 
@@ -17,45 +14,17 @@ pub fn under_load(line: &mut Line, seed: u64, work: impl FnOnce(&mut Line)) {
 
 /// The same with so many payments per second.
 pub fn under_load_of(line: &mut Line, seed: u64, per_second: u32, work: impl FnOnce(&mut Line)) {
-    let stop = AtomicBool::new(false);
     let sending = SendOptions {
         per_second: Some(per_second),
         ..line.sending()
     };
-    thread::scope(|scope| {
-        let sender = scope.spawn(|| {
-            send::send(&sending, day(seed, 1_000_000), |_| {
-                !stop.load(Ordering::Relaxed)
-            })
-        });
-        let stop_sending = Stop(&stop);
-        work(line);
-        drop(stop_sending);
-        sender.join().unwrap().unwrap();
-    });
-}
-
-/// A failed condition must not leave the sender running.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
+    send::during(&sending, day(seed, 1_000_000), || work(line)).unwrap();
 }
 
 /// Waits until every partition shows a settlement that is newer than this moment.
 pub fn progress(tail: &Tail, after: &str) {
     tail.mark(Instant::now()).unwrap();
-    wait::until(
-        &format!("progress of every partition after {after}"),
-        LIMIT,
-        || {
-            tail.seen()?;
-            Ok(tail.since_mark().iter().all(Option::is_some).then_some(()))
-        },
-    )
-    .unwrap();
+    tail.wait_newer(after, LIMIT).unwrap();
 }
 
 #[test]

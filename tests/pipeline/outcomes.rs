@@ -1,4 +1,4 @@
-//! A day of everything comes out as the contract says.
+//! A day of everything comes out as `docs/contract.md` says.
 
 use chaos::oracle::ledger::Kind;
 use chaos::workload::send::{self, SendOptions, Transactions};

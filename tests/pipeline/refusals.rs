@@ -1,6 +1,5 @@
 //! What must not go on says so; what can go on does.
 
-use std::fs;
 use std::time::Duration;
 
 use chaos::cluster::process::describe;
@@ -83,7 +82,7 @@ fn without_changelog(name: &str, of: fn(&Line) -> String, keeps_state: bool) {
     })
     .unwrap();
     if !keeps_state {
-        fs::remove_dir_all(line.instances[0].options().state_directory()).unwrap();
+        line.lose_state(0).unwrap();
     }
     line.instances[0].restart().unwrap();
     let status = line.instances[0].wait_exit(LIMIT).unwrap();

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use chaos::cluster::instance::get_status;
+use chaos::cluster::scratch::copy_files;
 use chaos::cluster::wait;
 
 use crate::line::{LIMIT, Line, count, day, plain};
@@ -70,13 +71,6 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for file in files(from) {
-        fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
-    }
-}
-
 #[test]
 fn state_deleted_after_an_orderly_end_is_rebuilt_and_repeats_are_recognised() {
     let mut trial = Trial::start("deleted");
@@ -105,11 +99,11 @@ fn an_older_copy_of_the_state_is_brought_up_to_the_log() {
         .cluster
         .directory()
         .join(format!("{}-copy", trial.line.names.application_id));
-    copy(&trial.state, &copied);
+    copy_files(&trial.state, &copied).unwrap();
     trial.line.restart(0);
     trial.second_third();
     fs::remove_dir_all(&trial.state).unwrap();
-    copy(&copied, &trial.state);
+    copy_files(&copied, &trial.state).unwrap();
     trial.last_third();
     let log = trial.line.log(0);
     assert!(!log.contains("damaged"), "an old copy is no damage:\n{log}");
@@ -187,7 +181,7 @@ fn an_end_while_the_duplicate_window_is_read_again_lets_the_next_start_read_it_a
     line.send(plain(SEED, WINDOW));
     line.settle();
     line.terminate(0);
-    fs::remove_dir_all(line.instances[0].options().state_directory()).unwrap();
+    line.lose_state(0).unwrap();
     let begun = |line: &Line| line.log(0).matches("for the duplicate window").count();
     for _ in 0..ENDS {
         let before = begun(&line);

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use chaos::cluster::instance::InstanceOptions;
 
-use crate::line::{LIMIT, Line, PARTITIONS, day};
+use crate::kills::settled_and_killed;
+use crate::line::{LIMIT, Line, PARTITIONS};
 use crate::moving::under_load_of;
 
 /// Payments per second; a traced process is slow.
@@ -123,16 +124,7 @@ fn rest_and_prove(line: &mut Line) {
 
 /// A pipeline whose instance has state, and was killed.
 fn prepared(label: &str) -> Line {
-    let mut line = Line::new(label);
-    line.start(1);
-    line.send(day(101, 500));
-    line.settle();
-    line.instances[0].kill();
-    line
-}
-
-fn empty(line: &Line) {
-    fs::remove_dir_all(line.instances[0].options().state_directory()).unwrap();
+    settled_and_killed(Line::new(label), 101)
 }
 
 fn die_and_prove(line: &mut Line, seed: u64, hits: &[usize]) {
@@ -141,7 +133,7 @@ fn die_and_prove(line: &mut Line, seed: u64, hits: &[usize]) {
             for call in WRITES {
                 // A file grows now and then only: most of all when it is new.
                 if call == "ftruncate" {
-                    empty(line);
+                    line.lose_state(0).unwrap();
                 }
                 die_in(line, &format!("{call}:signal=KILL:when={hit}"));
             }
@@ -168,7 +160,7 @@ fn a_write_that_fails_is_never_written_over_and_the_next_start_is_right() {
         ] {
             fail_in(line, inject);
         }
-        empty(line);
+        line.lose_state(0).unwrap();
         fail_in(line, "ftruncate:error=ENOSPC:when=2");
     });
     rest_and_prove(&mut line);

@@ -1,9 +1,9 @@
-//! The resolver against a real HTTP server: every row of the contract's table of answers, one
-//! flight per key, outages, and bodies nobody should read.
+//! The resolver against a real HTTP server: every row of the table of answers in
+//! `docs/contract.md`, one call per key, outages, and bodies nobody should read.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod flights;
+mod calls;
 mod service;
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -36,9 +36,13 @@ fn retried(
         service.runtime.handle().clone(),
     )
     .unwrap();
-    let mut desk = resolver.subscribe();
-    desk.request(&key(1));
-    assert_eq!(take(&mut desk, 1), [(key(1), rule())], "{failure:?}");
+    let mut subscription = resolver.subscribe();
+    subscription.request(&key(1));
+    assert_eq!(
+        take(&mut subscription, 1),
+        [(key(1), rule())],
+        "{failure:?}"
+    );
     let status = resolver.status();
     assert_eq!(failed(&status, failure), 1, "{:?}", status.last_failure());
     assert_eq!(status.calls(Outcome::Rule), 1);
@@ -49,14 +53,14 @@ fn retried(
 }
 
 #[test]
-fn a_rule_lands_and_the_question_has_the_fields_of_the_contract_in_order() {
+fn a_rule_is_taken_and_the_question_has_the_fields_of_the_contract_in_order() {
     let service = Service::start(rule_of);
     let resolver = service.resolver();
-    let mut desk = resolver.subscribe();
-    desk.request(&key(1));
-    assert_eq!(desk.in_flight(), 1);
-    assert_eq!(take(&mut desk, 1), [(key(1), rule())]);
-    assert_eq!(desk.in_flight(), 0);
+    let mut subscription = resolver.subscribe();
+    subscription.request(&key(1));
+    assert_eq!(subscription.in_flight(), 1);
+    assert_eq!(take(&mut subscription, 1), [(key(1), rule())]);
+    assert_eq!(subscription.in_flight(), 0);
     let questions = service.questions();
     assert_eq!(questions[0].path, "/payout-rules");
     assert_eq!(questions[0].headers["content-type"], "application/json");
@@ -72,9 +76,9 @@ fn not_found_and_no_content_are_definite() {
     for code in [404, 204] {
         let service = Service::start(move |_| status_only(code));
         let resolver = service.resolver();
-        let mut desk = resolver.subscribe();
-        desk.request(&key(1));
-        assert_eq!(take(&mut desk, 1), [(key(1), Answer::NoRule)]);
+        let mut subscription = resolver.subscribe();
+        subscription.request(&key(1));
+        assert_eq!(take(&mut subscription, 1), [(key(1), Answer::NoRule)]);
         assert_eq!(service.questions().len(), 1);
         assert_eq!(resolver.status().calls(Outcome::NoRule), 1);
     }

@@ -13,7 +13,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use jiff::civil::date;
 use settle::domain::rule::{Rule, RuleKey};
-use settle::rules::{Answer, Desk, Failure, Options, Outcome, Resolver, Service as _, Status};
+use settle::rules::{
+    Answer, Failure, Options, Outcome, Resolver, Service as _, Status, Subscription,
+};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
@@ -38,7 +40,7 @@ pub struct Question {
 pub struct Service {
     pub runtime: Runtime,
     pub url: String,
-    pub desk: Arc<Counter>,
+    pub counter: Arc<Counter>,
 }
 
 pub struct Counter {
@@ -55,7 +57,7 @@ impl Service {
             .enable_all()
             .build()
             .unwrap();
-        let desk = Arc::new(Counter {
+        let counter = Arc::new(Counter {
             questions: Mutex::default(),
             open: AtomicUsize::new(0),
             open_max: AtomicUsize::new(0),
@@ -65,9 +67,13 @@ impl Service {
         let url = format!("http://{}/payout-rules", listener.local_addr().unwrap());
         let router = Router::new()
             .fallback(any(answer))
-            .with_state(Arc::clone(&desk));
+            .with_state(Arc::clone(&counter));
         runtime.spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { runtime, url, desk }
+        Self {
+            runtime,
+            url,
+            counter,
+        }
     }
 
     pub fn options(&self) -> Options {
@@ -84,7 +90,7 @@ impl Service {
     }
 
     pub fn questions(&self) -> Vec<Question> {
-        self.desk.questions.lock().unwrap().clone()
+        self.counter.questions.lock().unwrap().clone()
     }
 
     /// How often each body was asked.
@@ -98,15 +104,15 @@ impl Service {
 }
 
 async fn answer(
-    State(desk): State<Arc<Counter>>,
+    State(counter): State<Arc<Counter>>,
     uri: axum::http::Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let open = desk.open.fetch_add(1, SeqCst) + 1;
-    desk.open_max.fetch_max(open, SeqCst);
+    let open = counter.open.fetch_add(1, SeqCst) + 1;
+    counter.open_max.fetch_max(open, SeqCst);
     let question = {
-        let mut questions = desk.questions.lock().unwrap();
+        let mut questions = counter.questions.lock().unwrap();
         let question = Question {
             at: Instant::now(),
             number: questions.len(),
@@ -119,11 +125,11 @@ async fn answer(
     };
     // Gives the other questions of a burst the time to arrive before this one is answered.
     tokio::task::yield_now().await;
-    desk.open.fetch_sub(1, SeqCst);
-    (desk.reply)(&question)
+    counter.open.fetch_sub(1, SeqCst);
+    (counter.reply)(&question)
 }
 
-/// The rule of the question's key, as the service of the contract gives it.
+/// The rule of the question's key, as a service by `docs/contract.md` gives it.
 pub fn rule_of(question: &Question) -> Response {
     let dates = r#"{"ruleId":"r-1","payoutDate":"2025-06-10","confirmDate":"2025-06-09","#;
     question.body.replacen('{', dates, 1).into_response()
@@ -141,12 +147,18 @@ pub fn rule() -> Answer {
     })
 }
 
-/// Waits until `count` answers have landed.
-pub fn take(desk: &mut Desk, count: usize) -> Vec<(RuleKey, Answer)> {
+/// Waits until `count` answers have come.
+pub fn take(subscription: &mut Subscription, count: usize) -> Vec<(RuleKey, Answer)> {
     let mut answers = Vec::new();
+    let began = Instant::now();
     while answers.len() < count {
-        assert!(desk.wait(PATIENCE), "{} of {count} answers", answers.len());
-        answers.extend(desk.take_answers());
+        let waited = began.elapsed();
+        assert!(waited < PATIENCE, "{} of {count} answers", answers.len());
+        let taken = subscription.take_answers();
+        if taken.is_empty() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        answers.extend(taken);
     }
     answers
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chaos::cluster::wait;
+use chaos::cluster::{postgres, wait};
 use settle::config::Postgres;
 use tokio::runtime::Runtime;
 use tokio_postgres::NoTls;
@@ -41,11 +41,8 @@ fn until(url: &str, query: &str, expected: &[String]) {
     assert!(reached.is_ok(), "{last:?} instead of {expected:?}");
 }
 
-fn execute(url: &str, statement: &str) {
-    runtime().block_on(async {
-        let client = server::connect(url).await;
-        client.batch_execute(statement).await.unwrap();
-    });
+fn execute(url: &str, statements: &str) {
+    postgres::execute(url, statements).unwrap();
 }
 
 #[test]

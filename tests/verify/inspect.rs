@@ -1,6 +1,6 @@
 //! What `settle explain` and `settle dead-letters` tell of a real run.
 
-use std::process::{Command, Output};
+use std::process::Output;
 
 use chaos::model::partition;
 use chaos::workload::Message;
@@ -11,12 +11,7 @@ use crate::line::{Line, PARTITIONS};
 pub const DAY: &str = "2025-05-26";
 
 pub fn settle(line: &Line, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_settle"))
-        .args(arguments)
-        .arg("--config")
-        .arg(line.options(0).config_file())
-        .output()
-        .unwrap()
+    line.command(0, arguments).unwrap()
 }
 
 pub fn text(line: &Line, arguments: &[&str]) -> String {

@@ -243,23 +243,27 @@ impl Postgres {
     }
 
     fn execute(&self, database: &str, statement: &str) -> Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let work = async {
-            let (client, connection) =
-                tokio_postgres::connect(&self.url_of(database), NoTls).await?;
-            let connection = tokio::spawn(connection);
-            let result = client.batch_execute(statement).await;
-            drop(client);
-            connection.abort();
-            result
-        };
-        runtime
-            .block_on(async { tokio::time::timeout(QUERY_LIMIT, work).await })
-            .with_context(|| format!("no answer within {QUERY_LIMIT:?}"))?
-            .with_context(|| format!("execute {statement}"))
+        execute(&self.url_of(database), statement)
     }
+}
+
+/// Executes statements in the database of this URL.
+pub fn execute(url: &str, statements: &str) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let work = async {
+        let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+        let connection = tokio::spawn(connection);
+        let result = client.batch_execute(statements).await;
+        drop(client);
+        connection.abort();
+        result
+    };
+    runtime
+        .block_on(async { tokio::time::timeout(QUERY_LIMIT, work).await })
+        .with_context(|| format!("no answer within {QUERY_LIMIT:?}"))?
+        .with_context(|| format!("execute {statements}"))
 }
 
 impl Drop for Postgres {

@@ -48,6 +48,16 @@ impl Scratch {
     }
 }
 
+/// Copies the files of a directory into another, which is made when it is not there.
+pub fn copy_files(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        fs::copy(entry.path(), to.join(entry.file_name()))?;
+    }
+    Ok(())
+}
+
 /// Removes directories whose owner is gone.
 fn sweep(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else {

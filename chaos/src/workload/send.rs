@@ -2,7 +2,7 @@
 //! of which some are aborted and sent again.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -112,6 +112,32 @@ pub fn send(
     sender.finish()?;
     progress(sender.sent.messages);
     Ok(sender.sent)
+}
+
+/// Sends while `work` goes on. What it returns comes with what was sent until then.
+pub fn during<T>(
+    options: &SendOptions,
+    messages: impl Iterator<Item = Message> + Send,
+    work: impl FnOnce() -> T,
+) -> Result<(T, Sent)> {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| send(options, messages, |_| !is_over.load(Ordering::Relaxed)));
+        let over = Over(&is_over);
+        let worked = work();
+        drop(over);
+        let sent = sender.join().expect("the sender does not panic")?;
+        Ok((worked, sent))
+    })
+}
+
+/// Ends the sending, also when what goes on beside it panics.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 struct Sender<'a> {

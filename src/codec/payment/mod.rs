@@ -3,16 +3,16 @@
 //!
 //! Reading is deterministic: the duplicate window is rebuilt by reading the same records again.
 //! Most records are payments, so a strict reading of one pass is tried first. Whatever it refuses
-//! is read a second time, field by field in the order of the contract, to name the reason.
+//! is read a second time, field by field in the order of `docs/contract.md`, to name the reason.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer as _, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::codec::object::Object;
 use crate::domain::classify::{DeadLetter, Defect};
 use crate::domain::payment::{
     ActionType, Channel, MethodType, Payment, day, is_merchant_number, is_payment_id, local_day,
@@ -81,25 +81,6 @@ fn payment_id(key: Option<&[u8]>) -> Result<&str, DeadLetter> {
 }
 
 // ---- the strict reading -------------------------------------------------------------------
-
-/// A JSON object and nothing else: serde also reads a struct from an array.
-struct Object<T>(T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OnlyMap<T>(std::marker::PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for OnlyMap<T> {
-            type Value = Object<T>;
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
-            }
-        }
-        deserializer.deserialize_map(OnlyMap(std::marker::PhantomData))
-    }
-}
 
 #[derive(Deserialize)]
 struct StrictMessage<'a> {

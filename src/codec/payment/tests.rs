@@ -1,4 +1,4 @@
-//! Every check of a source record, in the order of the contract.
+//! Every check of a source record, in the order of `docs/contract.md`.
 
 use super::*;
 

@@ -6,6 +6,7 @@ use settle::failpoint::Point;
 
 use crate::crash::by::{By, by, reached};
 use crate::crash::{RATE, assert_killed, assert_undamaged, await_death, name, restart_armed};
+use crate::kills::settled_and_killed;
 use crate::line::{GRACE, LIMIT, Line};
 use crate::moving::under_load_of;
 
@@ -39,7 +40,7 @@ struct Death {
 fn die(line: &mut Line, death: Death) {
     let way = by(death.point);
     if death.empty || way == By::Empty {
-        empty(line);
+        line.lose_state(0).unwrap();
     }
     // What comes once in a life is reached again in the next one, after a death at the same place.
     let (lives, hit) = match way {
@@ -63,11 +64,6 @@ fn die(line: &mut Line, death: Death) {
             await_death(&line.instances[0], &specification);
         }
     }
-}
-
-fn empty(line: &Line) {
-    let state = line.instances[0].options().state_directory();
-    fs::remove_dir_all(state).unwrap();
 }
 
 /// Cuts every state file, of an instance that had all of them.
@@ -111,12 +107,8 @@ fn die_and_prove(line: &mut Line, seed: u64, deaths: impl IntoIterator<Item = De
 
 /// A pipeline whose instance has settled payments of every kind, checkpoints among them, and was killed.
 fn prepared(label: &str) -> Line {
-    let mut line = Line::new(label).with_database();
-    line.start(1);
-    line.send(crate::line::day(71, 500));
-    line.settle();
-    line.instances[0].kill();
-    line
+    let line = Line::new(label).with_database();
+    settled_and_killed(line, 71)
 }
 
 /// Each point once; every other one in an instance that has lost its directory.

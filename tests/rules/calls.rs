@@ -1,4 +1,4 @@
-//! One flight per key: shared, cancelled, bounded, and what an outage does to them.
+//! One call per key: shared, cancelled, bounded, and what an outage does to them.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -6,14 +6,18 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
-use settle::rules::{Answer, Desk, Error, Failure, Options, Outcome, Resolver, Service as _};
+use axum::response::IntoResponse as _;
+use settle::rules::{
+    Answer, Error, Failure, Options, Outcome, Resolver, Service as _, Subscription,
+};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio::time::Instant;
 
-use crate::service::{PATIENCE, Service, failed, key, rule, rule_of, status_only, take, until};
+use crate::service::{Service, failed, key, rule, rule_of, status_only, take, until};
 
 #[test]
-fn a_hundred_requests_of_many_desks_are_one_call() {
+fn a_hundred_requests_of_many_subscriptions_are_one_call() {
     let (release, held) = std::sync::mpsc::channel::<()>();
     let held = Mutex::new(held);
     let service = Service::start(move |question| {
@@ -21,18 +25,18 @@ fn a_hundred_requests_of_many_desks_are_one_call() {
         rule_of(question)
     });
     let resolver = service.resolver();
-    let mut desks: Vec<Desk> = (0..10).map(|_| resolver.subscribe()).collect();
+    let mut subscriptions: Vec<Subscription> = (0..10).map(|_| resolver.subscribe()).collect();
     for _ in 0..10 {
-        for desk in &mut desks {
-            desk.request(&key(1));
+        for subscription in &mut subscriptions {
+            subscription.request(&key(1));
         }
     }
     assert_eq!(resolver.status().waiting(), 1);
     until("the question arrives", || resolver.status().on_wire() == 1);
     release.send(()).unwrap();
-    for desk in &mut desks {
-        assert_eq!(take(desk, 1), [(key(1), rule())]);
-        assert!(desk.take_answers().is_empty());
+    for subscription in &mut subscriptions {
+        assert_eq!(take(subscription, 1), [(key(1), rule())]);
+        assert!(subscription.take_answers().is_empty());
     }
     assert_eq!(service.questions().len(), 1);
     assert_eq!(resolver.status().waiting(), 0);
@@ -41,10 +45,10 @@ fn a_hundred_requests_of_many_desks_are_one_call() {
 #[test]
 fn a_key_can_be_asked_again_after_its_answer_was_taken() {
     let service = Service::start(|_| status_only(404));
-    let mut desk = service.resolver().subscribe();
+    let mut subscription = service.resolver().subscribe();
     for _ in 0..3 {
-        desk.request(&key(1));
-        assert_eq!(take(&mut desk, 1), [(key(1), Answer::NoRule)]);
+        subscription.request(&key(1));
+        assert_eq!(take(&mut subscription, 1), [(key(1), Answer::NoRule)]);
     }
     assert_eq!(service.questions().len(), 3);
 }
@@ -59,27 +63,30 @@ fn a_cancelled_key_is_asked_no_more_and_leaves_no_answer() {
         }
     });
     let resolver = service.resolver();
-    let mut desk = resolver.subscribe();
-    desk.request(&key(1));
+    let mut subscription = resolver.subscribe();
+    subscription.request(&key(1));
     until("the first failure", || {
         failed(&resolver.status(), Failure::ServerError) > 0
     });
-    desk.cancel(&key(1));
-    assert_eq!((desk.in_flight(), resolver.status().waiting()), (0, 0));
+    subscription.cancel(&key(1));
+    assert_eq!(
+        (subscription.in_flight(), resolver.status().waiting()),
+        (0, 0)
+    );
     let asked = service.questions().len();
-    // Longer than the first waits of the back-off: a flight still in the air would have asked.
+    // Longer than the first waits of the back-off: a call still under way would have asked.
     std::thread::sleep(Duration::from_millis(700));
     assert!(
         service.questions().len() <= asked + 1,
         "one may have been on the wire"
     );
-    desk.request(&key(2));
-    assert_eq!(take(&mut desk, 1), [(key(2), rule())]);
+    subscription.request(&key(2));
+    assert_eq!(take(&mut subscription, 1), [(key(2), rule())]);
     until("the wire is empty", || resolver.status().on_wire() == 0);
 }
 
 #[test]
-fn a_cancelled_key_lands_for_the_others() {
+fn a_cancelled_key_is_answered_for_the_others() {
     let healthy = Arc::new(AtomicUsize::new(0));
     let switch = Arc::clone(&healthy);
     let service = Service::start(move |question| match switch.load(SeqCst) {
@@ -97,25 +104,28 @@ fn a_cancelled_key_lands_for_the_others() {
 }
 
 #[test]
-fn an_answer_that_landed_before_its_cancellation_is_not_taken() {
+fn an_answer_that_came_before_its_cancellation_is_not_taken() {
     let service = Service::start(rule_of);
-    let mut desk = service.resolver().subscribe();
-    desk.request(&key(1));
-    assert!(desk.wait(PATIENCE));
-    desk.cancel(&key(1));
-    assert!(desk.take_answers().is_empty());
-    desk.request(&key(1));
-    assert_eq!(take(&mut desk, 1), [(key(1), rule())]);
+    let resolver = service.resolver();
+    let mut subscription = resolver.subscribe();
+    subscription.request(&key(1));
+    until("the answer is there", || {
+        resolver.status().calls(Outcome::Rule) == 1 && resolver.status().waiting() == 0
+    });
+    subscription.cancel(&key(1));
+    assert!(subscription.take_answers().is_empty());
+    subscription.request(&key(1));
+    assert_eq!(take(&mut subscription, 1), [(key(1), rule())]);
 }
 
 #[test]
-fn a_desk_that_goes_takes_its_flights_along() {
+fn a_subscription_that_goes_takes_its_calls_along() {
     let service = Service::start(|_| status_only(503));
     let resolver = service.resolver();
-    let mut desk = resolver.subscribe();
-    (0..20).for_each(|n| desk.request(&key(n)));
+    let mut subscription = resolver.subscribe();
+    (0..20).for_each(|n| subscription.request(&key(n)));
     assert_eq!(resolver.status().waiting(), 20);
-    drop(desk);
+    drop(subscription);
     assert_eq!(resolver.status().waiting(), 0);
     until("the wire is empty", || resolver.status().on_wire() == 0);
 }
@@ -128,10 +138,10 @@ fn no_more_questions_are_on_the_wire_than_allowed() {
         ..service.options()
     };
     let resolver = Resolver::new(&options, service.runtime.handle().clone()).unwrap();
-    let mut desk = resolver.subscribe();
-    (0..500).for_each(|n| desk.request(&key(n)));
-    assert_eq!(take(&mut desk, 500).len(), 500);
-    let open_max = service.desk.open_max.load(SeqCst);
+    let mut subscription = resolver.subscribe();
+    (0..500).for_each(|n| subscription.request(&key(n)));
+    assert_eq!(take(&mut subscription, 500).len(), 500);
+    let open_max = service.counter.open_max.load(SeqCst);
     assert!((1..=4).contains(&open_max), "{open_max}");
 }
 
@@ -149,15 +159,15 @@ fn an_outage_is_probed_and_recovery_asks_each_key_once() {
         ..service.options()
     };
     let resolver = Resolver::new(&options, service.runtime.handle().clone()).unwrap();
-    let mut desk = resolver.subscribe();
-    (0..KEYS).for_each(|n| desk.request(&key(n)));
+    let mut subscription = resolver.subscribe();
+    (0..KEYS).for_each(|n| subscription.request(&key(n)));
     let status = resolver.status();
     until("the outage is noticed", || status.is_outage());
     until("probes go on", || status.consecutive_failures() >= 22);
     let during = service.questions().len();
     assert!(during < 60, "{during} questions");
     healthy.store(1, SeqCst);
-    let answers = take(&mut desk, KEYS);
+    let answers = take(&mut subscription, KEYS);
     assert!(answers.iter().all(|(_, answer)| *answer == rule()));
     assert!(!status.is_outage());
     assert_eq!(status.calls(Outcome::Rule), KEYS as u64);
@@ -175,12 +185,35 @@ fn a_key_the_service_cannot_answer_does_not_hold_up_the_others() {
         }
     });
     let resolver = service.resolver();
-    let mut desk = resolver.subscribe();
-    (0..300).for_each(|n| desk.request(&key(n)));
-    let answers = take(&mut desk, 299);
+    let mut subscription = resolver.subscribe();
+    (0..300).for_each(|n| subscription.request(&key(n)));
+    let answers = take(&mut subscription, 299);
     assert!(answers.iter().all(|(answered, _)| *answered != key(0)));
-    assert_eq!(desk.in_flight(), 1);
+    assert_eq!(subscription.in_flight(), 1);
     assert!(!resolver.status().is_outage());
+}
+
+#[test]
+fn a_key_that_was_not_told_to_wait_is_asked_while_others_wait() {
+    const TOLD: usize = 8;
+    let service = Service::start(|question| {
+        let told = (0..TOLD).any(|n| question.body.contains(&format!("merchant-{n}\"")));
+        if told {
+            (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "60")]).into_response()
+        } else {
+            rule_of(question)
+        }
+    });
+    let resolver = service.resolver();
+    let mut subscription = resolver.subscribe();
+    (0..TOLD).for_each(|n| subscription.request(&key(n)));
+    until("the outage is noticed", || resolver.status().is_outage());
+    let began = Instant::now();
+    subscription.request(&key(TOLD));
+    assert_eq!(take(&mut subscription, 1), [(key(TOLD), rule())]);
+    assert!(began.elapsed() < Duration::from_secs(10), "{began:?}");
+    assert!(!resolver.status().is_outage());
+    assert_eq!(service.questions().len(), TOLD + 1);
 }
 
 #[test]
@@ -196,14 +229,14 @@ fn a_service_that_starts_later_is_found() {
         on_call: |_, _| {},
     };
     let resolver = Resolver::new(&options, runtime.handle().clone()).unwrap();
-    let mut desk = resolver.subscribe();
-    desk.request(&key(1));
+    let mut subscription = resolver.subscribe();
+    subscription.request(&key(1));
     let status = resolver.status();
     until("refused", || failed(&status, Failure::NotConnected) > 0);
     let listener = runtime.block_on(TcpListener::bind(address)).unwrap();
     let router = Router::new().fallback(|| async { StatusCode::NOT_FOUND });
     runtime.spawn(async move { axum::serve(listener, router).await.unwrap() });
-    assert_eq!(take(&mut desk, 1), [(key(1), Answer::NoRule)]);
+    assert_eq!(take(&mut subscription, 1), [(key(1), Answer::NoRule)]);
 }
 
 #[test]
@@ -225,9 +258,9 @@ fn every_call_is_reported_with_its_outcome() {
         ..service.options()
     };
     let resolver = Resolver::new(&options, service.runtime.handle().clone()).unwrap();
-    let mut desk = resolver.subscribe();
-    desk.request(&key(1));
-    take(&mut desk, 1);
+    let mut subscription = resolver.subscribe();
+    subscription.request(&key(1));
+    take(&mut subscription, 1);
     assert_eq!((FAILURES.load(SeqCst), RULES.load(SeqCst)), (1, 1));
 }
 

@@ -1,17 +1,19 @@
-//! How many questions may be on the wire. Healthy: up to the limit. During an outage: one probe at
-//! a time for keys that were never asked and one for keys that failed, at most about one a second
-//! each, until one is answered; then everybody at once.
+//! The circuit breaker: how many questions may be on the wire. Closed, up to the limit. Open, which
+//! is an outage: one probe at a time for keys that were never asked and one for keys that failed,
+//! at most about one a second each, until one is answered; then everybody at once. A key that the
+//! service told to wait asks for no probe before its time; the others are probed meanwhile.
 //!
-//! The gate closes when several *different* keys failed with no definite answer in between, so a
-//! single key that the service cannot answer slows nobody down but itself.
+//! It opens when several *different* keys failed with no definite answer in between, so a single
+//! key that the service cannot answer slows nobody down but itself.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::domain::rule::RuleKey;
+use crate::lock::lock;
 
 /// Different keys that must fail in a row.
 const OUTAGE_KEYS: usize = 8;
@@ -23,24 +25,24 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
     None,
-    Closed,
     Opened,
+    Closed,
 }
 
 /// Keys that were never asked do not queue behind those that the service could not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lane {
-    Fresh,
-    Failed,
+pub(super) enum Attempt {
+    First,
+    Repeated,
 }
 
 #[derive(Debug)]
 enum State {
     /// The different keys that failed since the last definite answer.
-    Open {
+    Closed {
         failed: Vec<RuleKey>,
     },
-    Closed {
+    Open {
         pause: Duration,
         next: Instant,
     },
@@ -50,73 +52,72 @@ enum State {
 pub(super) struct Miss<'a> {
     pub(super) key: &'a RuleKey,
     pub(super) probe: bool,
-    pub(super) retry_after: Duration,
     /// Uniform in 0..1, so that several instances do not probe in step.
     pub(super) dice: f64,
 }
 
-pub(super) struct Gate {
+pub(super) struct CircuitBreaker {
     state: Mutex<State>,
     wire: Semaphore,
-    fresh_probe: Semaphore,
-    failed_probe: Semaphore,
-    openings: watch::Sender<u64>,
+    first_probe: Semaphore,
+    repeated_probe: Semaphore,
+    closings: watch::Sender<u64>,
 }
 
 /// Permission for one question. Goes back when dropped, also in the middle of a question.
-pub(super) struct Pass<'a> {
+pub(super) struct Permit<'a> {
     _wire: SemaphorePermit<'a>,
     probe: Option<SemaphorePermit<'a>>,
 }
 
-impl Pass<'_> {
+impl Permit<'_> {
     pub(super) fn is_probe(&self) -> bool {
         self.probe.is_some()
     }
 }
 
-impl Gate {
+impl CircuitBreaker {
     pub(super) fn new(max_concurrent: usize) -> Self {
         Self {
-            state: Mutex::new(State::Open { failed: Vec::new() }),
+            state: Mutex::new(State::Closed { failed: Vec::new() }),
             wire: Semaphore::new(max_concurrent.min(Semaphore::MAX_PERMITS)),
-            fresh_probe: Semaphore::new(1),
-            failed_probe: Semaphore::new(1),
-            openings: watch::Sender::new(0),
+            first_probe: Semaphore::new(1),
+            repeated_probe: Semaphore::new(1),
+            closings: watch::Sender::new(0),
         }
     }
 
     /// Waits until a question may go.
-    pub(super) async fn enter(&self, lane: Lane) -> Pass<'_> {
+    pub(super) async fn permit(&self, attempt: Attempt) -> Permit<'_> {
         loop {
-            let mut openings = self.openings.subscribe();
-            let pass = if self.next_probe().is_none() {
-                Pass {
+            let mut closings = self.closings.subscribe();
+            let permit = if self.next_probe().is_none() {
+                Permit {
                     _wire: acquire(&self.wire).await,
                     probe: None,
                 }
             } else {
                 tokio::select! {
                     biased;
-                    _ = openings.changed() => continue,
-                    pass = self.probe(lane) => pass,
+                    _ = closings.changed() => continue,
+                    permit = self.probe(attempt) => permit,
                 }
             };
-            if pass.is_probe() || self.next_probe().is_none() {
-                return pass;
+            if permit.is_probe() || self.next_probe().is_none() {
+                return permit;
             }
         }
     }
 
-    /// A receiver that sees every opening from now on.
-    pub(super) fn openings(&self) -> watch::Receiver<u64> {
-        self.openings.subscribe()
+    /// A receiver that sees the end of every outage from now on.
+    pub(super) fn closings(&self) -> watch::Receiver<u64> {
+        self.closings.subscribe()
     }
 
     pub(super) fn answered(&self) -> Change {
         let change = self.state().answered();
-        if change == Change::Opened {
-            self.openings.send_modify(|count| *count += 1);
+        if change == Change::Closed {
+            self.closings.send_modify(|count| *count += 1);
         }
         change
     }
@@ -125,31 +126,31 @@ impl Gate {
         self.state().missed(miss, Instant::now())
     }
 
-    async fn probe(&self, lane: Lane) -> Pass<'_> {
-        let turn = acquire(match lane {
-            Lane::Fresh => &self.fresh_probe,
-            Lane::Failed => &self.failed_probe,
+    async fn probe(&self, attempt: Attempt) -> Permit<'_> {
+        let turn = acquire(match attempt {
+            Attempt::First => &self.first_probe,
+            Attempt::Repeated => &self.repeated_probe,
         })
         .await;
         while let Some(next) = self.next_probe().filter(|next| *next > Instant::now()) {
             sleep_until(next).await;
         }
-        Pass {
+        Permit {
             _wire: acquire(&self.wire).await,
             probe: Some(turn),
         }
     }
 
-    /// When the next probe may go; none while the gate is open.
+    /// When the next probe may go; none while the breaker is closed.
     fn next_probe(&self) -> Option<Instant> {
         match &*self.state() {
-            State::Open { .. } => None,
-            State::Closed { next, .. } => Some(*next),
+            State::Closed { .. } => None,
+            State::Open { next, .. } => Some(*next),
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().expect("nothing panics while it is held")
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 }
 
@@ -160,57 +161,53 @@ async fn acquire(semaphore: &Semaphore) -> SemaphorePermit<'_> {
 impl State {
     fn answered(&mut self) -> Change {
         match self {
-            Self::Open { failed } => {
+            Self::Closed { failed } => {
                 failed.clear();
                 Change::None
             }
-            Self::Closed { .. } => {
-                *self = Self::Open { failed: Vec::new() };
-                Change::Opened
+            Self::Open { .. } => {
+                *self = Self::Closed { failed: Vec::new() };
+                Change::Closed
             }
         }
     }
 
     fn missed(&mut self, miss: &Miss<'_>, now: Instant) -> Change {
         match self {
-            Self::Open { failed } => {
+            Self::Closed { failed } => {
                 if !failed.contains(miss.key) {
                     failed.push(miss.key.clone());
                 }
                 if failed.len() < OUTAGE_KEYS {
                     return Change::None;
                 }
-                *self = Self::Closed {
+                *self = Self::Open {
                     pause: PAUSE_MIN,
-                    next: now + wait(PAUSE_MIN, miss),
+                    next: now + jittered(PAUSE_MIN, miss.dice),
                 };
-                Change::Closed
+                Change::Opened
             }
-            // Questions from before the outage say nothing new, but their `Retry-After` counts.
-            Self::Closed { pause, next } => {
-                if miss.probe {
-                    *pause = pause.saturating_mul(2).min(PAUSE_MAX);
-                    *next = (*next).max(now + wait(*pause, miss));
-                } else {
-                    *next = (*next).max(now + miss.retry_after);
-                }
+            // Questions from before the outage say nothing new.
+            Self::Open { .. } if !miss.probe => Change::None,
+            Self::Open { pause, next } => {
+                *pause = pause.saturating_mul(2).min(PAUSE_MAX);
+                *next = (*next).max(now + jittered(*pause, miss.dice));
                 Change::None
             }
         }
     }
 }
 
-fn wait(pause: Duration, miss: &Miss<'_>) -> Duration {
-    pause.mul_f64(0.5 + miss.dice / 2.0).max(miss.retry_after)
+fn jittered(pause: Duration, dice: f64) -> Duration {
+    pause.mul_f64(0.5 + dice / 2.0)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Change, Gate, Lane, Miss, OUTAGE_KEYS, PAUSE_MAX, PAUSE_MIN, State};
+    use super::{Attempt, Change, CircuitBreaker, Miss, OUTAGE_KEYS, PAUSE_MAX, PAUSE_MIN, State};
     use crate::domain::rule::RuleKey;
     use std::future::Future as _;
     use std::task::{Context, Waker};
-    use std::time::Duration;
     use tokio::time::Instant;
 
     fn key(n: usize) -> RuleKey {
@@ -221,36 +218,35 @@ mod tests {
         Miss {
             key,
             probe: false,
-            retry_after: Duration::ZERO,
             dice: 1.0,
         }
     }
 
-    fn open() -> State {
-        State::Open { failed: Vec::new() }
+    fn closed() -> State {
+        State::Closed { failed: Vec::new() }
     }
 
-    fn closed(now: Instant) -> State {
-        let mut state = open();
+    fn opened(now: Instant) -> State {
+        let mut state = closed();
         let changes: Vec<_> = (0..OUTAGE_KEYS)
             .map(|n| state.missed(&miss(&key(n)), now))
             .collect();
         let (last, before) = changes.split_last().unwrap();
         assert!(before.iter().all(|change| *change == Change::None));
-        assert_eq!(*last, Change::Closed);
+        assert_eq!(*last, Change::Opened);
         state
     }
 
     fn next(state: &State) -> Instant {
-        let State::Closed { next, .. } = state else {
+        let State::Open { next, .. } = state else {
             panic!("{state:?}")
         };
         *next
     }
 
     #[test]
-    fn one_key_that_always_fails_never_closes_the_gate() {
-        let mut state = open();
+    fn one_key_that_always_fails_never_opens_the_breaker() {
+        let mut state = closed();
         let poison = key(0);
         let all_quiet = (0..1000).all(|_| {
             let change = state.missed(&miss(&poison), Instant::now());
@@ -260,8 +256,8 @@ mod tests {
     }
 
     #[test]
-    fn a_definite_answer_between_failures_keeps_the_gate_open() {
-        let mut state = open();
+    fn a_definite_answer_between_failures_keeps_the_breaker_closed() {
+        let mut state = closed();
         for n in 0..100 {
             assert_eq!(state.missed(&miss(&key(n)), Instant::now()), Change::None);
             if n % (OUTAGE_KEYS - 1) == 0 {
@@ -278,56 +274,45 @@ mod tests {
     }
 
     #[test]
-    fn probes_slow_down_to_the_longest_pause_and_one_answer_opens() {
+    fn probes_slow_down_to_the_longest_pause_and_one_answer_closes() {
         let now = Instant::now();
-        let mut state = closed(now);
+        let mut state = opened(now);
         assert_eq!(next(&state), now + PAUSE_MIN);
         for _ in 0..10 {
             assert_eq!(state.missed(&probe(&key(1)), now), Change::None);
         }
         assert_eq!(next(&state), now + PAUSE_MAX);
-        assert_eq!(state.answered(), Change::Opened);
+        assert_eq!(state.answered(), Change::Closed);
         assert_eq!(state.answered(), Change::None);
     }
 
     #[test]
-    fn late_failures_do_not_slow_probes_but_their_retry_after_is_kept() {
+    fn late_failures_do_not_slow_probes() {
         let now = Instant::now();
-        let mut state = closed(now);
+        let mut state = opened(now);
         for n in 0..64 {
             state.missed(&miss(&key(n)), now);
         }
         assert_eq!(next(&state), now + PAUSE_MIN);
-        let retry_after = Duration::from_secs(30);
-        state.missed(
-            &Miss {
-                retry_after,
-                ..miss(&key(1))
-            },
-            now,
-        );
-        assert_eq!(next(&state), now + retry_after);
-        state.missed(&probe(&key(1)), now);
-        assert_eq!(next(&state), now + retry_after);
     }
 
     #[tokio::test]
-    async fn a_closed_gate_lets_one_probe_of_each_lane_through_and_opens_for_all() {
-        let gate = Gate::new(64);
+    async fn an_open_breaker_lets_one_probe_of_each_kind_through_and_closes_for_all() {
+        let breaker = CircuitBreaker::new(64);
         for n in 0..OUTAGE_KEYS {
-            gate.missed(&miss(&key(n)));
+            breaker.missed(&miss(&key(n)));
         }
-        let first = gate.enter(Lane::Failed).await;
-        let second = gate.enter(Lane::Fresh).await;
+        let first = breaker.permit(Attempt::Repeated).await;
+        let second = breaker.permit(Attempt::First).await;
         assert!(first.is_probe() && second.is_probe());
         let mut rest: Vec<_> = (0..1000)
-            .map(|_| Box::pin(gate.enter(Lane::Failed)))
+            .map(|_| Box::pin(breaker.permit(Attempt::Repeated)))
             .collect();
         for waiting in &mut rest {
             let mut context = Context::from_waker(Waker::noop());
             assert!(waiting.as_mut().poll(&mut context).is_pending());
         }
-        assert_eq!(gate.answered(), Change::Opened);
+        assert_eq!(breaker.answered(), Change::Closed);
         drop((first, second));
         for waiting in rest {
             assert!(!waiting.await.is_probe());
@@ -336,12 +321,12 @@ mod tests {
 
     #[tokio::test]
     async fn an_abandoned_probe_gives_its_turn_back() {
-        let gate = Gate::new(1);
+        let breaker = CircuitBreaker::new(1);
         for n in 0..OUTAGE_KEYS {
-            gate.missed(&miss(&key(n)));
+            breaker.missed(&miss(&key(n)));
         }
-        let abandoned = gate.enter(Lane::Failed).await;
+        let abandoned = breaker.permit(Attempt::Repeated).await;
         drop(abandoned);
-        assert!(gate.enter(Lane::Failed).await.is_probe());
+        assert!(breaker.permit(Attempt::Repeated).await.is_probe());
     }
 }

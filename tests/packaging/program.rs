@@ -1,19 +1,11 @@
-//! Files of the repository, the program, and the tools of `./dev tools`.
+//! The program, and the tools of `./dev tools`.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
-pub fn path(relative: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(relative)
-}
-
-pub fn read(relative: &str) -> String {
-    let path = path(relative);
-    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
+use crate::files::path;
 
 /// Runs the program without anything of this process's environment.
 pub fn settle<'a>(
