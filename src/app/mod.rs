@@ -118,6 +118,7 @@ fn run_parts(process: &Process, topics: topics::Partitions) -> Result<(), Error>
         bases_partitions: topics.bases,
         source_owners: source_owners.clone(),
         owners: owners.clone(),
+        session_timeout: settings.properties.session_timeout(),
         token: token(config),
         tls: config.http.tls.as_ref().map(Tls::new).transpose()?,
         generator: config

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::broker::client::Settings;
 use crate::broker::feeder::feed;
@@ -69,8 +70,8 @@ pub fn generator(settings: &Settings, partitions: i32) -> Generator {
 pub fn set_owners(
     source: Owners,
     bases: Owners,
-) -> Box<dyn Fn(BTreeMap<Partition, String>) + Send> {
-    Box::new(move |found| {
+) -> Box<dyn Fn(Duration, BTreeMap<Partition, String>) + Send> {
+    Box::new(move |asked_at, found| {
         let (mut of_source, mut of_bases) = (BTreeMap::new(), BTreeMap::new());
         for (partition, owner) in found {
             match partition.topic {
@@ -78,8 +79,8 @@ pub fn set_owners(
                 _ => of_bases.insert(partition.number, owner),
             };
         }
-        source.set(of_source);
-        bases.set(of_bases);
+        source.set(asked_at, of_source);
+        bases.set(asked_at, of_bases);
     })
 }
 

@@ -114,8 +114,15 @@ pub(super) fn owners(
             continue;
         };
         ids.insert(settings.transactional_id_of(&identity));
+        // A static member keeps the client id of its first process.
+        let is_own = identity.instance == settings.instance_id;
+        let address = if is_own {
+            &settings.advertise
+        } else {
+            identity.address
+        };
         for partition in owned(member, &settings.topics, &Topic::CONSUMED) {
-            owners.insert(partition, identity.address.to_owned());
+            owners.insert(partition, address.to_owned());
         }
     }
     Ok((owners, ids))

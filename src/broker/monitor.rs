@@ -11,12 +11,14 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
 
-use crate::broker::Partition;
 use crate::broker::classify::{Error, Reaction, Stop};
 use crate::broker::client::{CALL_TIMEOUT, Quiet, Settings};
 use crate::broker::group::{self, Members};
 use crate::broker::ownerless;
+use crate::broker::scan::Isolation;
+use crate::broker::{Names, Partition, ends};
 use crate::clock;
 
 /// How often the broker is asked.
@@ -95,8 +97,9 @@ pub struct Watch {
     pub partitions: Box<dyn Fn() -> Vec<Partition> + Send>,
     pub ends: Ends,
     pub members: Arc<Mutex<Members>>,
-    /// Called with partition of the source and the bases topic → advertised address of its owner.
-    pub owners: Box<dyn Fn(BTreeMap<Partition, String>) + Send>,
+    /// Called with the process clock when the group was asked, and partition of the source and the
+    /// bases topic → advertised address of its owner.
+    pub owners: Box<dyn Fn(Duration, BTreeMap<Partition, String>) + Send>,
     /// The groups whose partitions must all have an owner.
     pub groups: Vec<ownerless::Watch>,
 }
@@ -108,52 +111,37 @@ pub fn spawn(
     stop: Arc<AtomicBool>,
 ) -> Result<JoinHandle<()>, Error> {
     let failed = |error| Error::new("create the monitor", error, Reaction::Stop(Stop::Failed));
-    let reader = |name, isolation| settings.reader(name, isolation).create_with_context(Quiet);
-    let client: BaseConsumer<Quiet> = reader("monitor", "read_committed").map_err(failed)?;
-    let uncommitted: BaseConsumer<Quiet> =
-        reader("watermarks", "read_uncommitted").map_err(failed)?;
+    let client: BaseConsumer<Quiet> = settings
+        .reader("monitor", "read_committed")
+        .create_with_context(Quiet)
+        .map_err(failed)?;
     let settings = settings.clone();
     let mut told = Told::default();
     Ok(thread::spawn(move || {
         while !stop.load(Ordering::Relaxed) {
-            for partition in (watch.partitions)() {
-                let name = settings.topics.of(partition.topic);
-                let end_for = |client: &BaseConsumer<Quiet>| {
-                    let bounds = client.fetch_watermarks(name, partition.number, CALL_TIMEOUT);
-                    bounds.map(|(_, end)| end)
-                };
-                // The stable offset first: what is written in between lies behind it for a moment.
-                let both = end_for(&client)
-                    .and_then(|stable| end_for(&uncommitted).map(|high| (stable, high)));
-                match both {
-                    Ok(both) => {
-                        let mut ends = watch.ends.lock().unwrap_or_else(PoisonError::into_inner);
+            let partitions = (watch.partitions)();
+            match ends_of(&client, &settings.topics, &partitions) {
+                Ok(found) => {
+                    for (partition, both) in partitions.into_iter().zip(found) {
                         let now = clock::now();
+                        let mut ends = watch.ends.lock().unwrap_or_else(PoisonError::into_inner);
                         let end = End::seen(ends.get(&partition).copied(), both, now);
                         ends.insert(partition, end);
                         drop(ends);
                         if told.mark_if_due(partition, &end, now) {
-                            tracing::warn!(
-                                topic = name,
-                                partition = partition.number,
-                                offset = end.stable,
-                                behind = end.high - end.stable,
-                                "a transaction that has not ended keeps the records behind this \
-                                 offset from being read; they wait. `kafka-transactions.sh \
-                                 describe-producers` names its writer, `abort` ends it"
-                            );
+                            warn_of(partition, &end, &settings.topics);
                         }
                     }
-                    Err(error) => tracing::debug!(%error, "ask for the end of a log"),
                 }
+                Err(error) => tracing::debug!(%error, "ask for the ends of logs"),
             }
-            let asked_at = Some(clock::now());
+            let asked_at = clock::now();
             match group::owners(&client, &settings) {
                 Ok((owners, transactional_ids)) => {
-                    (watch.owners)(owners);
+                    (watch.owners)(asked_at, owners);
                     let mut members = watch.members.lock().unwrap_or_else(PoisonError::into_inner);
                     *members = Members {
-                        asked_at,
+                        asked_at: Some(asked_at),
                         transactional_ids,
                     };
                 }
@@ -165,10 +153,41 @@ pub fn spawn(
                 }
             }
             // Serves the client's log and error queue and waits.
-            let _ = uncommitted.poll(Duration::ZERO);
             let _ = client.poll(INTERVAL);
         }
     }))
+}
+
+/// Stable end and high watermark of each partition.
+fn ends_of(
+    client: &BaseConsumer<Quiet>,
+    names: &Names,
+    partitions: &[Partition],
+) -> Result<Vec<(i64, i64)>, KafkaError> {
+    if partitions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let of = |isolation| {
+        let handle = client.client().native_ptr();
+        ends::ends(handle, (names, partitions), isolation, CALL_TIMEOUT)
+    };
+    // The stable offset first: what is written in between lies behind it for a moment.
+    let stable = of(Isolation::Committed)?;
+    Ok(stable
+        .into_iter()
+        .zip(of(Isolation::Uncommitted)?)
+        .collect())
+}
+
+fn warn_of(partition: Partition, end: &End, names: &Names) {
+    tracing::warn!(
+        topic = names.of(partition.topic),
+        partition = partition.number,
+        offset = end.stable,
+        behind = end.high - end.stable,
+        "a transaction that has not ended keeps the records behind this offset from being read; \
+         they wait. `kafka-transactions.sh describe-producers` names its writer, `abort` ends it"
+    );
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod status;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_native_tls::{TlsAcceptor, TlsConnector};
@@ -53,6 +54,9 @@ pub struct Services {
     pub source_owners: Owners,
     /// Of the bases topic.
     pub owners: Owners,
+    /// After so long without an answer the group may have given the partitions to others
+    /// (`session.timeout.ms`).
+    pub session_timeout: Duration,
     /// When set, everything but health and metrics needs it.
     pub token: Option<String>,
     /// `None` speaks in the clear.
@@ -136,19 +140,36 @@ pub struct Rules {
     pub problem: Option<String>,
 }
 
-/// Which instance owns a partition: its advertised address. Cheap to clone.
+/// Which instance owns a partition, as the consumer group says: its advertised address. Cheap to
+/// clone.
 #[derive(Debug, Clone, Default)]
-pub struct Owners(Arc<RwLock<BTreeMap<i32, String>>>);
+pub struct Owners(Arc<RwLock<Answer>>);
+
+#[derive(Debug, Default)]
+struct Answer {
+    /// Process clock when the group was asked.
+    asked_at: Option<Duration>,
+    owners: BTreeMap<i32, String>,
+}
 
 impl Owners {
-    /// Replaces what was known before.
-    pub fn set(&self, owners: BTreeMap<i32, String>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = owners;
+    /// Replaces what was known before by the answer to a question of `asked_at` (process clock).
+    pub fn set(&self, asked_at: Duration, owners: BTreeMap<i32, String>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Answer {
+            asked_at: Some(asked_at),
+            owners,
+        };
     }
 
     pub fn of(&self, partition: i32) -> Option<String> {
-        let owners = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        owners.get(&partition).cloned()
+        let answer = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        answer.owners.get(&partition).cloned()
+    }
+
+    /// Process clock when the group was asked for the last time; `None` before its first answer.
+    pub fn asked_at(&self) -> Option<Duration> {
+        let answer = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        answer.asked_at
     }
 }
 

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
+use crate::clock;
 use crate::domain::rule::RuleKey;
 use crate::domain::totals::Totals;
 use crate::http::query::{Filter, Pairs, Parameters};
@@ -41,11 +42,27 @@ pub(super) fn position(partition: i32, offset: i64) -> HeaderValue {
     HeaderValue::from_str(&format!("{partition}/{offset}")).expect("digits and a slash")
 }
 
-/// The source of a partition that is served here; `None` when another instance owns it.
+/// The source of a partition that is served here; `None` when another instance owns it. A process
+/// that was frozen or cut off learns late that it has lost a partition: totals that another one has
+/// gone on with are not answered.
 pub(super) fn local(app: &App, partition: i32) -> Result<Option<Arc<dyn Source>>, Refusal> {
-    match app.services.views.of(partition) {
-        Some(Served::Ready(source)) => Ok(Some(source)),
-        Some(Served::Restoring) => Err(Refusal::Unavailable(format!(
+    let services = &app.services;
+    match services.views.of_since(partition) {
+        Some((Served::Ready(source), since)) => {
+            let Some(asked_at) = services.owners.asked_at() else {
+                return Ok(Some(source));
+            };
+            if clock::now().saturating_sub(asked_at) > services.session_timeout {
+                return Err(Refusal::Unavailable(format!(
+                    "the consumer group does not answer: another instance may own partition \
+                     {partition}"
+                )));
+            }
+            let owner = services.owners.of(partition);
+            let is_lost = owner.is_some_and(|owner| owner != services.advertise);
+            Ok((!is_lost || asked_at < since).then_some(source))
+        }
+        Some((Served::Restoring, _)) => Err(Refusal::Unavailable(format!(
             "partition {partition} is restoring"
         ))),
         None => Ok(None),

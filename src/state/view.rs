@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::clock;
 use crate::domain::totals::Totals;
 
 #[derive(Debug, Error)]
@@ -34,12 +36,18 @@ pub enum Served {
 /// The partitions of the bases topic that this process owns. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Views {
-    partitions: Arc<RwLock<BTreeMap<i32, Served>>>,
+    /// Each with the process clock when that was last said of it.
+    partitions: Arc<RwLock<BTreeMap<i32, (Served, Duration)>>>,
 }
 
 impl Views {
     /// How `partition` is served here; `None` when another instance owns it.
     pub fn of(&self, partition: i32) -> Option<Served> {
+        self.of_since(partition).map(|(served, _)| served)
+    }
+
+    /// The same, and since when (process clock).
+    pub fn of_since(&self, partition: i32) -> Option<(Served, Duration)> {
         let partitions = self
             .partitions
             .read()
@@ -53,7 +61,8 @@ impl Views {
             .partitions
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        partitions.clone()
+        let served = |(number, (served, _)): (&i32, &(Served, Duration))| (*number, served.clone());
+        partitions.iter().map(served).collect()
     }
 
     pub fn serve(&self, partition: i32, served: Served) {
@@ -61,7 +70,7 @@ impl Views {
             .partitions
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        partitions.insert(partition, served);
+        partitions.insert(partition, (served, clock::now()));
     }
 
     pub fn withdraw(&self, partition: i32) {

@@ -7,6 +7,7 @@ mod page;
 mod server;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use reqwest::{Response, StatusCode};
 use serde_json::Value;
@@ -117,6 +118,32 @@ async fn a_restoring_owner_is_unavailable_here_and_through_another_instance() {
         assert_unavailable(server.get(ONE_KEY).await).await;
         assert_unavailable(server.get(ALL).await).await;
     }
+}
+
+#[tokio::test]
+async fn what_the_group_has_given_to_another_instance_is_asked_of_that_one() {
+    let all = [0, 1, 2, 3];
+    let other = Server::start(|_| {}).await;
+    other.own(&all, &keys(2), usize::MAX);
+    let frozen = Server::start(|_| {}).await;
+    // What the group said before these partitions came here is of no account.
+    frozen.knows(&all, &other.address.to_string());
+    frozen.own(&all, &BTreeMap::new(), usize::MAX);
+    assert_eq!(frozen.get(ONE_KEY).await.status(), StatusCode::NOT_FOUND);
+    frozen.knows(&all, &other.address.to_string());
+    assert_eq!(frozen.json(ONE_KEY).await["count"], 2);
+    let listed = frozen.json(ALL).await.as_array().unwrap().len();
+    assert_eq!(listed, keys(2).len());
+}
+
+#[tokio::test]
+async fn an_instance_that_the_group_does_not_answer_gives_no_totals() {
+    let cut_off = Server::start(|services| services.session_timeout = Duration::ZERO).await;
+    cut_off.own(&[0, 1, 2, 3], &keys(2), usize::MAX);
+    assert_eq!(cut_off.json(ONE_KEY).await["count"], 2, "not asked yet");
+    cut_off.knows(&[], "");
+    assert_unavailable(cut_off.get(ONE_KEY).await).await;
+    assert_unavailable(cut_off.get(ALL).await).await;
 }
 
 #[tokio::test]

@@ -66,7 +66,10 @@ fn give_work(server: &Server) {
         (1, "10.0.0.2:8080".to_owned()),
         (2, "10.0.0.3:8080".to_owned()),
     ]);
-    server.services.source_owners.set(elsewhere);
+    server
+        .services
+        .source_owners
+        .set(settle::clock::now(), elsewhere);
 }
 
 /// Opens the page of a server and waits until it has asked.

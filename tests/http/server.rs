@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
+use settle::clock;
 use settle::domain::partition::of_key;
 use settle::domain::totals::Totals;
 use settle::engine::status::Status;
@@ -67,6 +69,7 @@ impl Server {
             bases_partitions: PARTITIONS,
             source_owners: Owners::default(),
             owners: Owners::default(),
+            session_timeout: Duration::from_secs(6),
             token: None,
             tls: None,
             generator: None,
@@ -115,7 +118,7 @@ impl Server {
 
     pub fn knows(&self, partitions: &[i32], owner: &str) {
         let owners = partitions.iter().map(|of| (*of, owner.to_owned()));
-        self.services.owners.set(owners.collect());
+        self.services.owners.set(clock::now(), owners.collect());
     }
 }
 
