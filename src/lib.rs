@@ -35,10 +35,10 @@
 //! | log every message | `sink/` (table `payment_log`) |
 //! | map to the base | `codec/payment/`, `engine/ingest.rs` |
 //! | exclude, drop duplicates | `domain/classify.rs`, `state/seen.rs` |
-//! | find the payout rule | `engine/settle.rs`, `rules/` |
+//! | find the payout rule | `engine/settle/`, `rules/` |
 //! | save | `sink/` (table `settlement`) |
-//! | aggregate | `domain/totals.rs`, `engine/settle.rs`, `state/totals.rs` |
-//! | publish statistics | `engine/settle.rs` (`publish`) |
+//! | aggregate | `domain/totals.rs`, `engine/settle/`, `state/totals.rs` |
+//! | publish statistics | `engine/settle/` (`publish`) |
 //!
 //! # The loop
 //!
@@ -46,13 +46,16 @@
 //! producer. It owns the tasks of the partitions that the group gives it; nobody else touches them.
 //!
 //! ```text
-//! gather ──► follow logs ──► stage ──► commit ──► apply
-//! poll into   restores,       decide    begin       stores advance, only with
-//! inboxes     rules topic     purely    send        a `Committed` permit
-//!                                       flush
-//!                                       offsets
-//!                                       commit
+//! gather ──► trust the ──► look for ──► follow logs ──► stage ──► commit ──► apply
+//! poll into  producer      hanging      restores,       decide    begin      stores advance,
+//! inboxes    replace it    records      rules topic     purely    send       only with a
+//!            unless        end them                               flush      `Committed`
+//!            trusted       (I5)                                   offsets    permit
+//!                                                                 commit
 //! ```
+//!
+//! After these a turn starts to end what former owners have left, pauses partitions whose tasks have
+//! enough to wait with, and begins a checkpoint when one is due.
 //!
 //! Nothing between begin and commit waits for HTTP or a disk, and no poll lies between them. A batch
 //! ends when the input runs dry (with 5 ms between commits at least), at `max_batch_records` or at
@@ -83,12 +86,14 @@
 //! # Failures are reactions
 //!
 //! `broker/classify.rs` reads the client library's errors; `engine/failure.rs` says what the loop does:
-//! *wait* (nothing changed), *recover*, *rejoin* (the group has replaced this member, and no other process
-//! did it), *rebuild* (a file is damaged: set it aside), or *stop* with an exit code. There is one way to recover from every failure whose outcome is unknown: drop what is
-//! not committed, replace the producer (its initialisation decides the open transaction), and take up
-//! every task again from the log, where the position record says whether the transaction was
-//! committed. Nothing is guessed, nothing is resolved twice, and the path is the one that every
-//! assignment takes. It costs a few milliseconds; nothing is ever aborted by this service itself.
+//! *wait* (nothing changed), *recover*, *rejoin* (the group has replaced this member, and no other
+//! process did it), *rebuild* (a file is damaged: set it aside), or *stop* with an exit code. There is
+//! one way to recover from every failure whose outcome is unknown: drop what is not committed, replace
+//! the producer (its initialisation decides the open transaction), and take up every task again from
+//! the log, where the position record says whether the transaction was committed. Nothing is guessed,
+//! nothing is resolved twice, and the path is the one that every assignment takes. It costs a few
+//! milliseconds. The service never aborts its own open transaction: the new producer's initialisation
+//! does. The one exception is hanging records that nobody has seen committed (`engine/hanging.rs`).
 //!
 //! A transaction that a dead instance has left open would keep readers back until it times out. The
 //! task that takes the partition over finds the writer in its position record, or in the mark of the
@@ -141,8 +146,8 @@
 //! | [`telemetry`] | logs; the only place that names `tracing_subscriber` |
 //! | [`app`] | puts the parts together |
 //! | [`verify`] | proves from the committed topics that the promises hold; shares no decision with the above |
-//! | [`inspect`] | looks for an operator: payments, dead letters, instances, positions, rules |
-//! | [`operate`] | what an operator writes: a dead letter again, a rule |
+//! | [`inspect`] | read-only views for an operator: payments, dead letters, instances, offsets, rules, state |
+//! | [`operate`] | what an operator writes: replayed dead letters, rules |
 //! | [`positions`] | what an operator may decide about where partitions go on |
 //! | [`cli`] | the command line |
 //!

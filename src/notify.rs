@@ -143,7 +143,7 @@ impl Report {
         let workers = self.status.workers.iter();
         let turns = workers.map(|worker| worker.turned_at());
         let watchdog = self.watchdog.as_mut();
-        if watchdog.is_some_and(|watchdog| watchdog.is_earned(turns, now)) {
+        if watchdog.is_some_and(|watchdog| watchdog.take(turns, now)) {
             tell(&[NotifyState::Watchdog]);
         }
     }
@@ -166,8 +166,9 @@ impl Watchdog {
         }
     }
 
-    /// Whether every worker has made a turn since this was last the case; `turns` are their times.
-    fn is_earned(&mut self, turns: impl Iterator<Item = u64>, now: Duration) -> bool {
+    /// Takes a sign of life, if every worker has made a turn since the last one was taken; `turns`
+    /// are their times. `false` when there is none to take.
+    fn take(&mut self, turns: impl Iterator<Item = u64>, now: Duration) -> bool {
         let turns: Vec<u64> = turns.collect();
         self.turns.resize(turns.len(), 0);
         let all_turned = turns
@@ -193,7 +194,7 @@ mod tests {
         let mut watchdog = Watchdog::new(at(100));
         let mut earned = |one: u64, other: u64, now| {
             let turns = [one, other].into_iter();
-            watchdog.is_earned(turns, at(now))
+            watchdog.take(turns, at(now))
         };
         // The second has not made its first turn.
         assert!(!earned(110, 0, 120));

@@ -76,7 +76,7 @@ impl Line {
         )
     }
 
-    /// The same on a cluster whose Kafka is behind a proxy.
+    /// The same on this cluster.
     pub fn on(
         cluster: &'static Cluster,
         name: &str,
@@ -137,10 +137,15 @@ impl Line {
 
     /// The options of an instance, to be changed before it starts.
     pub fn options(&self, index: usize) -> Result<InstanceOptions> {
+        self.options_at(index, self.proxy().bootstrap())
+    }
+
+    /// The same for an instance that reaches Kafka at these addresses.
+    pub fn options_at(&self, index: usize, bootstrap: String) -> Result<InstanceOptions> {
         let name = self.name(index);
         let directory = self.directory.join(&name);
         let options = InstanceOptions::new(Path::new(self.built.binary), &name, &directory)?
-            .set("kafka.bootstrap_servers", self.proxy().bootstrap())
+            .set("kafka.bootstrap_servers", bootstrap)
             .set("kafka.application_id", self.names.application_id.as_str())
             .set("topics", self.names.topics_toml())
             .set("topics.partitions", i64::from(self.partitions))

@@ -17,6 +17,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 
+use crate::broker::classify::{self, Administration, Denial, denial};
 use crate::broker::client;
 use crate::broker::operations::{self, Allowed};
 use crate::broker::rights::{self, Operation, Purpose, Resource, Right};
@@ -42,7 +43,7 @@ const COMPLAINT_WAIT: Duration = Duration::from_millis(100);
 const COMPLAINTS: u32 = 100;
 
 /// Settings of a topic, by the names Kafka gives them.
-pub type Settings = BTreeMap<String, String>;
+pub type TopicConfig = BTreeMap<String, String>;
 
 /// A topic as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,7 +51,7 @@ pub struct Existing {
     pub partitions: i32,
     pub replication_factor: i32,
     /// Its effective settings, the broker's defaults included.
-    pub settings: Settings,
+    pub settings: TopicConfig,
 }
 
 /// A topic as it should be.
@@ -59,7 +60,7 @@ pub struct Wanted {
     pub name: String,
     pub partitions: i32,
     pub replication_factor: i32,
-    pub settings: Settings,
+    pub settings: TopicConfig,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -137,10 +138,7 @@ impl Watch {
 }
 
 fn is_authentication(code: Option<RDKafkaErrorCode>) -> bool {
-    matches!(
-        code,
-        Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed)
-    )
+    code.and_then(denial) == Some(Denial::Login)
 }
 
 fn code_of(error: &KafkaError) -> Option<RDKafkaErrorCode> {
@@ -269,7 +267,7 @@ impl Admin {
     fn settings<'a>(
         &self,
         names: impl Iterator<Item = &'a String>,
-    ) -> Result<BTreeMap<String, Settings>, Error> {
+    ) -> Result<BTreeMap<String, TopicConfig>, Error> {
         let resources: Vec<_> = names.map(|name| ResourceSpecifier::Topic(name)).collect();
         if resources.is_empty() {
             return Ok(BTreeMap::new());
@@ -324,7 +322,7 @@ impl Admin {
             let topic = Existing {
                 partitions: count(topic.partitions().len()),
                 replication_factor: count(copies.unwrap_or(0)),
-                settings: Settings::new(),
+                settings: TopicConfig::new(),
             };
             existing.insert(name, topic);
         }
@@ -413,35 +411,16 @@ impl Admin {
     }
 
     fn classify_code(&self, code: RDKafkaErrorCode, action: &str, right: &str) -> Error {
-        use RDKafkaErrorCode as Code;
-        match code {
-            Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
-                Error::NotAllowed {
-                    action: action.to_owned(),
-                    right: right.to_owned(),
-                    reason: code.to_string(),
-                }
-            }
-            Code::BrokerTransportFailure
-            | Code::AllBrokersDown
-            | Code::OperationTimedOut
-            | Code::RequestTimedOut
-            | Code::Resolve
-            | Code::Authentication
-            | Code::SaslAuthenticationFailed
-            | Code::SSL => self.unreachable(code),
-            Code::InvalidReplicationFactor
-            | Code::InvalidPartitions
-            | Code::InvalidConfig
-            | Code::InvalidTopic
-            | Code::PolicyViolation => Error::Invalid {
-                action: action.to_owned(),
-                reason: code.to_string(),
+        let (action, reason) = (action.to_owned(), code.to_string());
+        match classify::administration(code) {
+            Administration::NotAllowed => Error::NotAllowed {
+                action,
+                right: right.to_owned(),
+                reason,
             },
-            _ => Error::Refused {
-                action: action.to_owned(),
-                reason: code.to_string(),
-            },
+            Administration::Unreachable => self.unreachable(code),
+            Administration::Invalid => Error::Invalid { action, reason },
+            Administration::Refused => Error::Refused { action, reason },
         }
     }
 

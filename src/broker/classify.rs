@@ -1,4 +1,6 @@
-//! What the owner of a failed call must do. librdkafka's codes are read here and nowhere else.
+//! What the owner of a failed call must do. Failures are told apart by librdkafka's codes here and
+//! nowhere else; who makes a call looks only at the codes that are answers to it, such as a full
+//! queue or a topic that exists already.
 
 use std::fmt;
 
@@ -93,7 +95,7 @@ pub(super) fn transaction(attempt: &'static str, failure: &TransactionFailure) -
         "retriable"
     };
     let detail = format!("{} ({:?}, {class})", failure.text, failure.code);
-    if let Some(denial) = denial(failure.code) {
+    if let Some(denial) = lasting_denial(failure.code) {
         return Error::new(attempt, detail, Reaction::Stop(Stop::NotAllowed(denial)));
     }
     let reaction = match failure.code {
@@ -115,9 +117,11 @@ pub(super) fn call(attempt: &'static str, error: &KafkaError) -> Error {
         Some(Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicOrPartition) => {
             Reaction::Missing
         }
-        code => code.and_then(denial).map_or(Reaction::Wait, |denial| {
-            Reaction::Stop(Stop::NotAllowed(denial))
-        }),
+        code => code
+            .and_then(lasting_denial)
+            .map_or(Reaction::Wait, |denial| {
+                Reaction::Stop(Stop::NotAllowed(denial))
+            }),
     };
     Error::new(attempt, error, reaction)
 }
@@ -126,7 +130,7 @@ pub(super) fn call(attempt: &'static str, error: &KafkaError) -> Error {
 pub(super) fn poll(error: &KafkaError) -> Option<Error> {
     let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
     let code = error.rdkafka_error_code();
-    if let Some(denial) = code.and_then(denial) {
+    if let Some(denial) = code.and_then(lasting_denial) {
         return Some(Error::new(
             "read from the broker",
             error,
@@ -155,6 +159,71 @@ pub(super) fn poll(error: &KafkaError) -> Option<Error> {
     }
 }
 
+/// What a failure means to the sink's consumer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Polling {
+    /// Passes by itself.
+    Weather,
+    /// A position is outside its log.
+    OutOfRange,
+    /// The group has replaced this static member.
+    Replaced,
+    NotAllowed(Denial),
+    /// The consumer is over.
+    Fatal,
+}
+
+/// Classifies a failure of the sink's consumer.
+pub(super) fn polling(error: &KafkaError) -> Polling {
+    if let Some(denial) = error.rdkafka_error_code().and_then(lasting_denial) {
+        return Polling::NotAllowed(denial);
+    }
+    match error {
+        KafkaError::MessageConsumptionFatal(Code::FencedInstanceId) => Polling::Replaced,
+        KafkaError::MessageConsumptionFatal(_)
+        | KafkaError::ClientConfig(..)
+        | KafkaError::ClientCreation(_) => Polling::Fatal,
+        KafkaError::MessageConsumption(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
+            Polling::OutOfRange
+        }
+        _ => Polling::Weather,
+    }
+}
+
+/// What a failure means to who describes or creates topics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Administration {
+    NotAllowed,
+    /// No broker answers, or none takes the credentials.
+    Unreachable,
+    /// What was asked for can never be.
+    Invalid,
+    Refused,
+}
+
+/// Classifies a failed request of an administrator.
+pub(super) fn administration(code: Code) -> Administration {
+    match code {
+        Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
+            Administration::NotAllowed
+        }
+        Code::BrokerTransportFailure
+        | Code::AllBrokersDown
+        | Code::OperationTimedOut
+        | Code::RequestTimedOut
+        | Code::Resolve
+        | Code::Authentication
+        | Code::SaslAuthenticationFailed
+        | Code::SSL => Administration::Unreachable,
+        Code::InvalidReplicationFactor
+        | Code::InvalidPartitions
+        | Code::InvalidConfig
+        | Code::InvalidTopic
+        | Code::PolicyViolation => Administration::Invalid,
+        _ => Administration::Refused,
+    }
+}
+
 /// What the broker says that this client may not do anything with, if it says so.
 pub(super) fn denial(code: Code) -> Option<Denial> {
     match code {
@@ -167,9 +236,28 @@ pub(super) fn denial(code: Code) -> Option<Denial> {
     }
 }
 
+/// The same of a client that was let in once. librdkafka also calls it a refused login when the
+/// connection breaks before the answer (SASL handshake), so that is waited out: the start has
+/// told whether name and password are right.
+fn lasting_denial(code: Code) -> Option<Denial> {
+    denial(code).filter(|denial| *denial != Denial::Login)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_that_breaks_while_it_logs_in_is_waited_out() {
+        for code in [Code::Authentication, Code::SaslAuthenticationFailed] {
+            let error = KafkaError::MessageConsumption(code);
+            assert!(poll(&error).is_none(), "{code:?}");
+            assert_eq!(polling(&error), Polling::Weather);
+            assert_eq!(call("read", &error).reaction, Reaction::Wait);
+            assert_eq!(reaction(code, false, false), Reaction::Recover);
+            assert_eq!(denial(code), Some(Denial::Login), "at the start");
+        }
+    }
 
     fn reaction(code: Code, fatal: bool, requires_abort: bool) -> Reaction {
         let failure = TransactionFailure {

@@ -2,6 +2,7 @@
 //! guarantees rest on.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::broker::port::Holder;
 use crate::broker::{Names, Partition, Topic};
 use crate::clock;
 use crate::config::Config;
+use crate::config::properties::Properties;
 
 /// Longest wait for one call to the broker. Longer than `socket.timeout.ms`, so that a call
 /// survives one broken connection.
@@ -60,13 +62,15 @@ pub struct Settings {
     /// Where other instances reach the HTTP server of this one.
     pub advertise: String,
     /// librdkafka properties of the operator.
-    pub properties: BTreeMap<String, String>,
+    pub properties: Properties,
     pub topics: Names,
     /// No batch of records may be larger: the topics refuse it. No bound until they are known.
     pub batch_bytes_max: usize,
     /// By group and role, the process that a group first named in our place. A static member keeps
     /// the client id of its first process, so this is ours, or one that we have replaced.
     pub first_seen: Arc<Mutex<BTreeMap<(String, String), String>>>,
+    /// Set when the process is to end: a producer is then not waited for any more.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// Bytes of a batch, as the library has it when nothing is given.
@@ -77,7 +81,10 @@ const BATCH_OVERHEAD_BYTES: usize = 512;
 
 /// Transaction time-out of a producer that carries one through the restart of a broker; a third
 /// of what brokers allow when nothing is said (`transaction.max.timeout.ms`).
-const STEADFAST_MILLIS: &str = "300000";
+pub const STEADFAST_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Longest time between two heartbeats.
+const HEARTBEAT_MAX: Duration = Duration::from_secs(2);
 
 /// Properties that belong to one kind of client only.
 const CONSUMER_ONLY: [&str; 2] = ["session.timeout.ms", "max.poll.interval.ms"];
@@ -91,18 +98,16 @@ const MEMBER_OR_TRANSACTION_ONLY: [&str; 3] = [
 impl Settings {
     pub fn new(config: &Config) -> Self {
         let names = Topic::ALL.map(|topic| topic.name_in(&config.topics).to_owned());
-        let properties = config.kafka.properties.iter();
         Self {
             bootstrap_servers: config.kafka.bootstrap_servers.clone(),
             application_id: config.kafka.application_id.clone(),
             instance_id: config.kafka.instance_id.clone(),
             advertise: config.http.advertise.clone(),
-            properties: properties
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .collect(),
+            properties: config.kafka.properties.clone(),
             topics: Names::new(names),
             batch_bytes_max: usize::MAX,
             first_seen: Arc::default(),
+            stop: Arc::default(),
         }
     }
 
@@ -147,8 +152,8 @@ impl Settings {
             .set("topic.metadata.refresh.interval.ms", "30000")
             .set("enable.metrics.push", "false")
             .set_log_level(RDKafkaLogLevel::Info);
-        for (name, value) in &self.properties {
-            if !left_out.contains(&name.as_str()) {
+        for (name, value) in self.properties.iter() {
+            if !left_out.contains(&name) {
                 config.set(name, value);
             }
         }
@@ -190,10 +195,9 @@ impl Settings {
     }
 
     /// A third of the session, so that two lost heartbeats end nothing; at most 2 s.
-    fn heartbeat_millis(&self) -> u64 {
-        let session = self.properties.get("session.timeout.ms");
-        let session = session.and_then(|text| text.parse::<u64>().ok());
-        session.map_or(2000, |session| (session / 3).clamp(1, 2000))
+    fn heartbeat(&self) -> Duration {
+        let third = self.properties.session_timeout() / 3;
+        third.clamp(Duration::from_millis(1), HEARTBEAT_MAX)
     }
 
     /// A static member of a group, that reads what is committed from positions its owner names.
@@ -208,10 +212,13 @@ impl Settings {
             .set("auto.offset.reset", "error")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            .set("heartbeat.interval.ms", self.heartbeat_millis().to_string())
+            .set(
+                "session.timeout.ms",
+                millis(self.properties.session_timeout()),
+            )
+            .set("heartbeat.interval.ms", millis(self.heartbeat()))
             .set("fetch.wait.max.ms", "100")
             .set("fetch.queue.backoff.ms", "20");
-        set_unless_given(&mut config, &self.properties, "session.timeout.ms", "6000");
         config
     }
 
@@ -270,13 +277,11 @@ impl Settings {
             .set("retry.backoff.ms", "100")
             // One transaction is queued whole before it is flushed.
             .set("queue.buffering.max.messages", "10000000")
-            .set("queue.buffering.max.kbytes", "2097151");
-        set_unless_given(
-            &mut config,
-            &self.properties,
-            "transaction.timeout.ms",
-            "10000",
-        );
+            .set("queue.buffering.max.kbytes", "2097151")
+            .set(
+                "transaction.timeout.ms",
+                millis(self.properties.transaction_timeout()),
+            );
         set_unless_given(&mut config, &self.properties, "linger.ms", "2");
         set_unless_given(
             &mut config,
@@ -285,7 +290,7 @@ impl Settings {
             "100000000",
         );
         let given = self.properties.get("batch.size");
-        let wanted = given.map_or(Ok(BATCH_BYTES), |text| text.parse());
+        let wanted = given.map_or(Ok(BATCH_BYTES), str::parse);
         // What is no number is refused, with its name, by the library.
         if let Ok(wanted) = wanted {
             let room = self.batch_bytes_max.saturating_sub(BATCH_OVERHEAD_BYTES);
@@ -316,7 +321,10 @@ impl Settings {
     /// A successor whose transaction outlives the restart of a broker.
     pub(super) fn steadfast(&self, transactional_id: &str) -> ClientConfig {
         let mut config = self.successor(transactional_id);
-        config.set("transaction.timeout.ms", STEADFAST_MILLIS);
+        config.set(
+            "transaction.timeout.ms",
+            millis(STEADFAST_TRANSACTION_TIMEOUT),
+        );
         config
     }
 
@@ -358,15 +366,14 @@ pub(super) fn transactional_id_prefix(application_id: &str) -> String {
     format!("{application_id}:")
 }
 
-fn set_unless_given(
-    config: &mut ClientConfig,
-    given: &BTreeMap<String, String>,
-    name: &str,
-    value: &str,
-) {
-    if !given.contains_key(name) {
+fn set_unless_given(config: &mut ClientConfig, given: &Properties, name: &str, value: &str) {
+    if given.get(name).is_none() {
         config.set(name, value);
     }
+}
+
+fn millis(duration: Duration) -> String {
+    duration.as_millis().to_string()
 }
 
 /// Client events go to the log; what an operator must act on is classified where it is returned.

@@ -111,7 +111,7 @@ impl Consumer {
             .create_with_context(context)
             .map_err(|error| Error::new(attempt, error, Reaction::Stop(Stop::Failed)))?;
         client
-            .subscribe(&[names.of(Topic::Source), names.of(Topic::Bases)])
+            .subscribe(&Topic::CONSUMED.map(|topic| names.of(topic)))
             .map_err(|error| classify::call(attempt, &error))?;
         Ok(Self { client, names })
     }

@@ -13,7 +13,6 @@ pub mod group;
 mod leaders;
 pub mod logs;
 pub mod mark;
-pub mod member;
 pub mod monitor;
 pub mod native;
 mod operations;
@@ -24,9 +23,12 @@ pub mod reader;
 pub mod rights;
 pub mod scan;
 mod signals;
+pub mod sink_consumer;
 pub mod transaction;
 
 use std::sync::Arc;
+
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 
 use crate::config::Topics;
 
@@ -56,6 +58,9 @@ impl Topic {
         Self::Changelog,
         Self::IngestChangelog,
     ];
+
+    /// What the workers' group consumes: a task each for every partition.
+    pub const CONSUMED: [Self; 2] = [Self::Source, Self::Bases];
 
     pub fn name_in(self, topics: &Topics) -> &str {
         match self {
@@ -108,6 +113,12 @@ impl Partition {
     pub const fn new(topic: Topic, number: i32) -> Self {
         Self { topic, number }
     }
+
+    /// All partitions of topics that have so many each.
+    pub fn all(counts: &[(Topic, i32)]) -> Vec<Self> {
+        let of = |&(topic, count)| (0..count).map(move |number| Self::new(topic, number));
+        counts.iter().flat_map(of).collect()
+    }
 }
 
 /// A consumed record; borrows from the client's fetch buffer.
@@ -127,4 +138,11 @@ pub struct Bounds {
     pub low: i64,
     /// The high watermark: one past the last record or control marker, committed or not.
     pub high: i64,
+}
+
+/// The value of the last header of this name.
+fn header<'a>(message: &'a BorrowedMessage, name: &str) -> Option<&'a [u8]> {
+    let headers = message.headers()?;
+    let found = headers.iter().filter(|header| header.key == name).last();
+    found.and_then(|header| header.value)
 }

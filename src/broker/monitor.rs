@@ -1,20 +1,22 @@
-//! Watches the group from the side: where the logs of the own partitions end, and who owns the
-//! others. Nothing here decides anything; the numbers are for people and for queries.
+//! Asks the cluster once a second, on a thread of its own: where the logs of the own partitions
+//! end, who the members of the group are and what they own, and whether a partition has no owner.
+//!
+//! It hands the answers on, to people and to those who decide by them: whether the broker answers
+//! (`engine/report.rs`), and which writers are gone (`engine/former.rs`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::groups::{GroupInfo, GroupList};
 
-use crate::broker::classify::{self, Error, Reaction, Stop};
-use crate::broker::client::{CALL_TIMEOUT, Identity, Quiet, Settings};
+use crate::broker::Partition;
+use crate::broker::classify::{Error, Reaction, Stop};
+use crate::broker::client::{CALL_TIMEOUT, Quiet, Settings};
+use crate::broker::group::{self, Members};
 use crate::broker::ownerless;
-use crate::broker::port::Holder;
-use crate::broker::{Partition, Topic};
 use crate::clock;
 
 /// How often the broker is asked.
@@ -69,8 +71,9 @@ impl End {
 struct Told(BTreeMap<Partition, Duration>);
 
 impl Told {
-    /// Whether a person is to be told that this end stands still.
-    fn is_due(&mut self, partition: Partition, end: &End, now: Duration) -> bool {
+    /// Whether a person is to be told now that this end stands still; if so, takes down that it
+    /// was told.
+    fn mark_if_due(&mut self, partition: Partition, end: &End, now: Duration) -> bool {
         if end.stuck(now) < STUCK {
             self.0.remove(&partition);
             return false;
@@ -86,14 +89,6 @@ impl Told {
 
 /// Ends of the watched partitions.
 pub type Ends = Arc<Mutex<BTreeMap<Partition, End>>>;
-
-/// Transactional ids of the workers that are members of the group.
-#[derive(Debug, Clone, Default)]
-pub struct Members {
-    /// Process clock when the group was asked; nothing is known before the first answer.
-    pub asked_at: Option<Duration>,
-    pub transactional_ids: BTreeSet<String>,
-}
 
 /// What the monitor asks for and where it puts the answers.
 pub struct Watch {
@@ -137,7 +132,7 @@ pub fn spawn(
                         let end = End::seen(ends.get(&partition).copied(), both, now);
                         ends.insert(partition, end);
                         drop(ends);
-                        if told.is_due(partition, &end, now) {
+                        if told.mark_if_due(partition, &end, now) {
                             tracing::warn!(
                                 topic = name,
                                 partition = partition.number,
@@ -153,7 +148,7 @@ pub fn spawn(
                 }
             }
             let asked_at = Some(clock::now());
-            match describe(&client, &settings) {
+            match group::owners(&client, &settings) {
                 Ok((owners, transactional_ids)) => {
                     (watch.owners)(owners);
                     let mut members = watch.members.lock().unwrap_or_else(PoisonError::into_inner);
@@ -176,108 +171,10 @@ pub fn spawn(
     }))
 }
 
-/// Owners of the partitions of source and bases, and the transactional ids of all members.
-fn describe(
-    client: &BaseConsumer<Quiet>,
-    settings: &Settings,
-) -> Result<(BTreeMap<Partition, String>, BTreeSet<String>), Error> {
-    let list = members(client, settings, &settings.application_id)?;
-    let (mut owners, mut ids) = (BTreeMap::new(), BTreeSet::new());
-    for member in list.groups().iter().flat_map(GroupInfo::members) {
-        let Some(identity) = Identity::parse(member.client_id()) else {
-            continue;
-        };
-        ids.insert(settings.transactional_id_of(&identity));
-        let assignment = member.assignment().unwrap_or_default();
-        for topic in [Topic::Source, Topic::Bases] {
-            let assigned = assigned(assignment, settings.topics.of(topic));
-            for number in assigned.unwrap_or_default() {
-                owners.insert(Partition::new(topic, number), identity.address.to_owned());
-            }
-        }
-    }
-    Ok((owners, ids))
-}
-
-/// Instances that are members of the group of the workers; whoever names none stands with its
-/// client id.
-pub fn instances(settings: &Settings) -> Result<Vec<String>, Error> {
-    let failed = |error| Error::new("create a client", error, Reaction::Stop(Stop::Failed));
-    let config = settings.reader("members", "read_committed");
-    let client: BaseConsumer<Quiet> = config.create_with_context(Quiet).map_err(failed)?;
-    let list = members(&client, settings, &settings.application_id)?;
-    let members = list.groups().iter().flat_map(GroupInfo::members);
-    let name = |client_id: &str| {
-        let identity = Identity::parse(client_id);
-        identity.map_or(client_id, |it| it.instance).to_owned()
-    };
-    let names: BTreeSet<String> = members.map(|member| name(member.client_id())).collect();
-    Ok(names.into_iter().collect())
-}
-
-/// The members of a group. Takes down who holds our places.
-pub(super) fn members(
-    client: &BaseConsumer<Quiet>,
-    settings: &Settings,
-    group: &str,
-) -> Result<GroupList, Error> {
-    let list = client
-        .fetch_group_list(Some(group), CALL_TIMEOUT)
-        .map_err(|error| classify::call("describe a consumer group", &error))?;
-    let identities = list.groups().iter().flat_map(GroupInfo::members);
-    settings.see(
-        group,
-        identities.filter_map(|member| Identity::parse(member.client_id())),
-    );
-    Ok(list)
-}
-
-/// Who is the member of `group` that this process has been in `role`. Asked when the group has
-/// replaced our member: a request to join that was repeated while the broker did not answer
-/// replaces its own sender, and that is no duel.
-pub fn holder(settings: &Settings, group: &str, role: &str) -> Result<Holder, Error> {
-    let failed = |error| Error::new("create a client", error, Reaction::Stop(Stop::Failed));
-    let config = settings.reader("identity", "read_committed");
-    let client: BaseConsumer<Quiet> = config.create_with_context(Quiet).map_err(failed)?;
-    let list = members(&client, settings, group)?;
-    let members = list.groups().iter().flat_map(GroupInfo::members);
-    let mut identities = members.filter_map(|member| Identity::parse(member.client_id()));
-    let ours = identities
-        .find(|identity| identity.instance == settings.instance_id && identity.role == role);
-    Ok(ours.map_or(Holder::Us, |identity| settings.holder(group, &identity)))
-}
-
-/// Partitions of `topic` in a member's assignment as the consumer protocol encodes it: version,
-/// array of (topic, array of partitions), user data.
-pub(super) fn assigned(bytes: &[u8], topic: &str) -> Option<Vec<i32>> {
-    let mut rest = bytes;
-    let _version: [u8; 2] = take(&mut rest)?;
-    let topics = i32::from_be_bytes(take(&mut rest)?);
-    let mut found = Vec::new();
-    for _ in 0..topics {
-        let length = usize::try_from(i16::from_be_bytes(take(&mut rest)?)).ok()?;
-        let (name, after) = rest.split_at_checked(length)?;
-        rest = after;
-        let partitions = i32::from_be_bytes(take(&mut rest)?);
-        for _ in 0..partitions {
-            let partition = i32::from_be_bytes(take(&mut rest)?);
-            if name == topic.as_bytes() {
-                found.push(partition);
-            }
-        }
-    }
-    Some(found)
-}
-
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (head, tail) = rest.split_first_chunk::<N>()?;
-    *rest = tail;
-    Some(*head)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::Topic;
 
     #[test]
     fn a_stable_offset_is_stuck_only_while_something_lies_behind_it() {
@@ -310,7 +207,7 @@ mod tests {
                 high: 9,
                 since,
             };
-            told.is_due(place, &end, Duration::from_secs(now))
+            told.mark_if_due(place, &end, Duration::from_secs(now))
         };
         assert!(!due(5, 100, 109));
         assert!(due(5, 100, 110));
@@ -318,13 +215,5 @@ mod tests {
         assert!(due(5, 100, 170));
         assert!(!due(9, 171, 180));
         assert!(due(5, 180, 190));
-    }
-
-    #[test]
-    fn an_assignment_is_read_topic_by_topic() {
-        let bytes = b"\x00\x01\x00\x00\x00\x02\x00\x01a\x00\x00\x00\x01\x00\x00\x00\x07\x00\x01b\x00\x00\x00\x02\x00\x00\x00\x01\x00\x00\x00\x02";
-        assert_eq!(assigned(bytes, "b"), Some(vec![1, 2]));
-        assert_eq!(assigned(bytes, "c"), Some(vec![]));
-        assert_eq!(assigned(&bytes[..20], "b"), None);
     }
 }

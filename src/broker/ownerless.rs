@@ -14,7 +14,7 @@ use rdkafka::groups::{GroupInfo, GroupMemberInfo};
 
 use crate::broker::classify::{self, Error, Reaction, Stop};
 use crate::broker::client::{CALL_TIMEOUT, Identity, Quiet, Settings};
-use crate::broker::monitor::{assigned, members};
+use crate::broker::group;
 use crate::broker::{Names, Topic};
 use crate::clock;
 
@@ -58,7 +58,7 @@ impl Watch {
         client: &BaseConsumer<Quiet>,
         settings: &Settings,
     ) -> Result<(), Error> {
-        let list = members(client, settings, &self.group)?;
+        let list = group::fetch(client, settings, &self.group)?;
         let owned = list
             .groups()
             .iter()
@@ -87,13 +87,10 @@ impl Watch {
     }
 
     fn owned(&self, group: &GroupInfo, names: &Names) -> usize {
-        let of_member = |member: &GroupMemberInfo| {
-            let assignment = member.assignment().unwrap_or_default();
-            let of_topic = |topic: &Topic| assigned(assignment, names.of(*topic));
-            let partitions = self.topics.iter().filter_map(of_topic);
-            partitions.map(|found| found.len()).sum::<usize>()
-        };
-        group.members().iter().map(of_member).sum()
+        let members = group.members().iter();
+        members
+            .map(|member| group::owned(member, names, &self.topics).len())
+            .sum()
     }
 
     fn expected(&mut self, client: &BaseConsumer<Quiet>, names: &Names) -> Result<usize, Error> {

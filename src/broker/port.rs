@@ -9,7 +9,7 @@ use crate::broker::client::Settings;
 use crate::broker::mark::{Mark, Marks};
 use crate::broker::native::{Membership, Outgoing};
 use crate::broker::scan::{self, Isolation, Range};
-use crate::broker::{Bounds, Partition, Record, consumer, monitor, producer, reader};
+use crate::broker::{Bounds, Partition, Record, consumer, group, producer, reader};
 
 /// Makes the clients of a worker, and does what needs none of them.
 pub trait Port: Clone + Send + Sized + 'static {
@@ -177,7 +177,8 @@ pub trait Producer {
     fn retire(&mut self);
 
     /// Takes the transactional id over with a fresh client. Whatever transaction the id had open
-    /// is decided when this returns `Ok`, and no earlier request can take effect any more.
+    /// is decided when this returns `Ok`, and no earlier request can take effect any more. Ends early
+    /// with an error when the process is to end.
     fn replace(&mut self) -> Result<(), Error>;
 
     /// Serves the library's callbacks; cheap, called once per turn.
@@ -243,7 +244,7 @@ impl Port for Settings {
     }
 
     fn holder(&self, worker: usize) -> Result<Holder, Error> {
-        monitor::holder(self, &self.application_id, &worker.to_string())
+        group::holder(self, &self.application_id, &worker.to_string())
     }
 
     fn aside(&self, work: impl FnOnce() + Send + 'static) {

@@ -9,7 +9,9 @@
 //! be known before the next one writes (docs/kafka.md, section 7).
 
 use std::ffi::CString;
-use std::sync::mpsc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
@@ -27,6 +29,13 @@ use crate::failpoint::{self, Point};
 /// How often a flush looks whether the producer has become suspect.
 const FLUSH_SLICE: Duration = Duration::from_millis(50);
 
+/// How often a replacement looks whether the process is to end.
+const STOP_SLICE: Duration = Duration::from_millis(50);
+
+/// Never reached: an initialisation makes its last call within [`CALL_TIMEOUT`], which takes as long
+/// at most.
+const INITIALISE_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// How long a steadfast producer goes on with its transaction: longer than a broker's restart.
 const STEADFAST_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -43,6 +52,7 @@ pub struct Producer {
     timeout: Duration,
     /// Goes on with its transaction although a connection broke.
     is_steadfast: bool,
+    stop: Arc<AtomicBool>,
 }
 
 impl Producer {
@@ -81,6 +91,7 @@ impl Producer {
             standby: None,
             timeout: CALL_TIMEOUT,
             is_steadfast: false,
+            stop: Arc::clone(&settings.stop),
         };
         producer.prepare_standby();
         producer
@@ -98,6 +109,35 @@ impl Producer {
             let _ = sender.send(client);
         });
         self.standby = Some(receiver);
+    }
+
+    /// The client with its epoch. The library's call cannot be interrupted, so another thread makes
+    /// it; it is left to itself when the process is to end.
+    fn initialised(&self, client: Client) -> Result<Client, Error> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        thread::spawn(move || {
+            let outcome = initialise(&client);
+            // Nobody waits any more when the process ends.
+            let _ = sender.send(outcome.map(|()| client));
+        });
+        self.answer(&receiver, INITIALISE_TIMEOUT)
+            .map_err(|error| no_answer("take over the transactional id", error))?
+    }
+
+    /// Waits for `timeout` at most, and no longer once the process is to end.
+    fn answer<T>(
+        &self,
+        receiver: &mpsc::Receiver<T>,
+        timeout: Duration,
+    ) -> Result<T, RecvTimeoutError> {
+        let deadline = clock::now() + timeout;
+        loop {
+            match receiver.recv_timeout(STOP_SLICE) {
+                Err(RecvTimeoutError::Timeout)
+                    if clock::now() < deadline && !self.stop.load(Ordering::Relaxed) => {}
+                answer => return answer,
+            }
+        }
     }
 
     /// Whether the open transaction must be given up.
@@ -142,29 +182,19 @@ impl port::Producer for Producer {
             self.prepare_standby();
         }
         let standby = self.standby.take().expect("prepared above");
-        let attempt = "connect the producer";
-        let client = match standby.recv_timeout(CALL_TIMEOUT) {
+        let client = match self.answer(&standby, CALL_TIMEOUT) {
             Ok(client) => client?,
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                self.standby = Some(standby);
-                return Err(Error::new(
-                    attempt,
-                    "the broker does not answer",
-                    Reaction::Wait,
-                ));
-            }
-            Err(mpsc::RecvTimeoutError::Disconnected) => {
-                return Err(Error::new(
-                    attempt,
-                    "the connecting thread died",
-                    Reaction::Wait,
-                ));
+            Err(error) => {
+                if error == RecvTimeoutError::Timeout {
+                    self.standby = Some(standby);
+                }
+                return Err(no_answer("connect the producer", error));
             }
         };
         // The next standby warms up while this one works.
         self.prepare_standby();
         failpoint::fail::<Error>(Point::ProducerInitBefore)?;
-        initialise(&client)?;
+        let client = self.initialised(client)?;
         failpoint::fail::<Error>(Point::ProducerInitAfter)?;
         self.client = Some(client);
         Ok(())
@@ -242,6 +272,14 @@ impl port::Producer for Producer {
     }
 }
 
+fn no_answer(attempt: &'static str, error: RecvTimeoutError) -> Error {
+    let detail = match error {
+        RecvTimeoutError::Timeout => "the broker does not answer",
+        RecvTimeoutError::Disconnected => "the connecting thread died",
+    };
+    Error::new(attempt, detail, Reaction::Wait)
+}
+
 /// `init_transactions`; asked again while the predecessor's markers are under way.
 fn initialise(client: &Client) -> Result<(), Error> {
     let deadline = clock::now() + CALL_TIMEOUT;
@@ -254,5 +292,48 @@ fn initialise(client: &Client) -> Result<(), Error> {
             }
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+    use crate::broker::port::Producer as _;
+    use crate::config::Config;
+
+    /// Until the standby of an instance has connected.
+    const WARM: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_replacement_ends_when_the_process_is_to_end_and_no_broker_answers() {
+        let kafka = MockCluster::new(1).unwrap();
+        let servers = (
+            "SETTLE_KAFKA__BOOTSTRAP_SERVERS".to_owned(),
+            kafka.bootstrap_servers(),
+        );
+        let config = Config::load(None, [servers].into_iter()).unwrap();
+        let settings = Settings::new(&config);
+        let mut producer = Producer::new(&settings, 0);
+        producer.replace().unwrap();
+        thread::sleep(WARM);
+        kafka.broker_down(1).unwrap();
+        let stop = Arc::clone(&settings.stop);
+        thread::spawn(move || {
+            thread::sleep(WARM);
+            stop.store(true, Ordering::Relaxed);
+        });
+        let began = clock::now();
+        let error = producer.replace().unwrap_err();
+        let took = clock::now().saturating_sub(began);
+        assert_eq!(error.attempt, "take over the transactional id");
+        assert!(took >= WARM && took < 2 * WARM, "{took:?}");
+        // The next standby does not answer either.
+        assert_eq!(
+            producer.replace().unwrap_err().attempt,
+            "connect the producer"
+        );
+        assert!(clock::now().saturating_sub(began) < 2 * WARM);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::Offset;
 
 use crate::broker::classify::{self, Error, Reaction, Stop};
@@ -15,7 +15,7 @@ use crate::broker::client::{CALL_TIMEOUT, Quiet, Settings, list};
 use crate::broker::ends;
 use crate::broker::port::{self, GroupOffsets, Reader as _};
 use crate::broker::scan::Isolation;
-use crate::broker::{Bounds, Names, Partition, Record};
+use crate::broker::{Bounds, Names, Partition, Record, header};
 
 /// Offsets that are not stable after so long hang in a transaction that nobody will end soon.
 const STABLE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -39,9 +39,7 @@ pub struct Fetched<'a> {
 impl Fetched<'_> {
     /// The value of the last header of this name.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
-        let headers = self.message.headers()?;
-        let found = headers.iter().filter(|header| header.key == name).last();
-        found.and_then(|header| header.value)
+        header(&self.message, name)
     }
 }
 

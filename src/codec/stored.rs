@@ -125,10 +125,21 @@ pub struct Position {
     /// Highest timestamp among the source records so far, milliseconds since the epoch; 0 for
     /// bases. The duplicate window ends here.
     pub time: i64,
+    pub window: WindowStart,
     pub transactional_id: String,
     /// Rises along the log. Of ingest the number of the transaction, for people; of settle
     /// [`next_length`].
     pub transaction: u64,
+}
+
+/// Where the part of a source partition begins that holds every payment which is remembered as the
+/// *first* of its id. Reading it again restores the duplicate window. Zeros for bases.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowStart {
+    /// No payment below this offset is remembered.
+    pub offset: i64,
+    /// Wall clock, milliseconds since the epoch: nothing from `offset` on was decided before.
+    pub decided_since: i64,
 }
 
 /// Bits of [`Position::transaction`] below those that tell one incarnation of a log from another.
@@ -293,10 +304,17 @@ mod tests {
             topic: "t".into(),
             next: 300,
             time: 1,
+            window: WindowStart {
+                offset: 4,
+                decided_since: 6,
+            },
             transactional_id: "x".into(),
             transaction: 7,
         };
-        assert_eq!(position.encode(), b"\x01\x01a\x01t\xd8\x04\x02\x01x\x07");
+        assert_eq!(
+            position.encode(),
+            b"\x01\x01a\x01t\xd8\x04\x02\x08\x0c\x01x\x07"
+        );
         let mut totals = Vec::new();
         write_totals(
             Totals {

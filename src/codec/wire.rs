@@ -164,6 +164,21 @@ pub struct ExclusionJson<'a> {
     pub amount: Option<i64>,
 }
 
+/// A longer key of a message that is no payment is not repeated in its exclusion: a payment id has at
+/// most 255 bytes, and a record has no room for a key of any length twice.
+pub const EXCLUDED_KEY_BYTES_MAX: usize = 64 * 1024;
+
+/// Of an exclusion: where the payment stands, if it was excluded because it repeats another one.
+pub fn read_repeat(value: &[u8]) -> Option<Source> {
+    let exclusion: ExclusionJson = serde_json::from_slice(value).ok()?;
+    let reasons = [Exclusion::Duplicate, Exclusion::DuplicateConflict];
+    let is_repeat = reasons.map(Exclusion::as_str).contains(&exclusion.reason);
+    is_repeat.then_some(Source {
+        partition: exclusion.source.partition,
+        offset: exclusion.source.offset,
+    })
+}
+
 /// Appends an exclusion. `payment` is merchant and amount, where known.
 pub fn write_exclusion(
     (key, source): (Option<&[u8]>, Source),

@@ -10,7 +10,8 @@ use crate::engine::outbox::Outbox;
 /// Room for the headers, the record's framing and the batch's.
 const OVERHEAD_BYTES: usize = 1024;
 
-/// Adds a dead letter. `value` may be cut already: `length` is what the source record had.
+/// Adds a dead letter. `value` may be cut already: `length` is what the source record had. A key that
+/// does not fit is left out, for half a key is another key.
 pub fn push_dead_letter(
     fixed: &Fixed,
     source: Source,
@@ -21,7 +22,9 @@ pub fn push_dead_letter(
     let number = source.partition % fixed.partitions.dead_letter;
     let room = fixed
         .dead_letter_bytes_max
-        .saturating_sub(OVERHEAD_BYTES + dead.detail.len() + key.map_or(0, <[u8]>::len));
+        .saturating_sub(OVERHEAD_BYTES + dead.detail.len());
+    let key = key.filter(|key| key.len() <= room);
+    let room = room - key.map_or(0, <[u8]>::len);
     let kept = &value[..value.len().min(room)];
     let topic = fixed.names.of(Topic::Source);
     let mut headers = vec![

@@ -95,6 +95,19 @@ impl Failure {
         }
     }
 
+    /// The same, where waiting is not enough.
+    pub fn instead_of_waiting(self) -> Self {
+        match self {
+            Self::Broker(error) if error.reaction == Reaction::Wait => {
+                Self::Broker(classify::Error {
+                    reaction: Reaction::Recover,
+                    ..error
+                })
+            }
+            other => other,
+        }
+    }
+
     pub fn stop(&self, cause: Cause) -> Stopped {
         Stopped {
             cause,

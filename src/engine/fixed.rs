@@ -21,16 +21,12 @@ pub struct Partitions {
 impl Partitions {
     /// Every partition that the group consumes.
     pub fn consumed(self) -> Vec<Partition> {
-        let topics = [(Topic::Source, self.source), (Topic::Bases, self.bases)];
-        let partitions = topics
-            .into_iter()
-            .flat_map(|(topic, count)| (0..count).map(move |number| Partition::new(topic, number)));
-        partitions.collect()
+        Partition::all(&[(Topic::Source, self.source), (Topic::Bases, self.bases)])
     }
 
     /// Every partition that a worker may write to.
     pub fn written(self) -> Vec<Partition> {
-        let topics = [
+        Partition::all(&[
             (Topic::Bases, self.bases),
             (Topic::Rules, self.bases),
             (Topic::Settlements, self.bases),
@@ -39,11 +35,7 @@ impl Partitions {
             (Topic::DeadLetter, self.dead_letter),
             (Topic::Changelog, self.bases),
             (Topic::IngestChangelog, self.source),
-        ];
-        let partitions = topics
-            .into_iter()
-            .flat_map(|(topic, count)| (0..count).map(move |number| Partition::new(topic, number)));
-        partitions.collect()
+        ])
     }
 }
 

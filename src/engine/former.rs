@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::broker::monitor::Members;
+use crate::broker::group::Members;
 use crate::broker::port::Port;
 use crate::clock;
 use crate::engine::fixed::Fixed;
@@ -63,7 +63,7 @@ impl FormerWriters {
 
 /// Ends what `transactional_id` has left, in the background: it may wait for the broker, and no
 /// payment must. Once at a time: a second takeover would abort what the first one commits.
-pub fn end<P: Port>(port: &P, fixed: &Fixed, transactional_id: String) {
+fn end<P: Port>(port: &P, fixed: &Fixed, transactional_id: String) {
     let Some(turn) = Turn::take(fixed, &transactional_id) else {
         return;
     };
@@ -71,8 +71,18 @@ pub fn end<P: Port>(port: &P, fixed: &Fixed, transactional_id: String) {
     port.aside(move || {
         let _turn = turn;
         match end_left_by(&ending, &fixed, &transactional_id) {
-            Ok(()) => tracing::info!(transactional_id, "ended what a former owner left"),
-            Err(error) => tracing::warn!(transactional_id, %error, "former owner"),
+            Ok(()) => {
+                tracing::info!(
+                    transactional_id,
+                    "ended the open transaction of a former owner"
+                );
+            }
+            Err(error) => tracing::warn!(
+                transactional_id,
+                %error,
+                "could not end the transaction that a former owner left; readers wait until it \
+                 times out"
+            ),
         }
     });
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::broker::Partition;
 use crate::broker::classify::Reaction;
+use crate::broker::client::STEADFAST_TRANSACTION_TIMEOUT;
 use crate::broker::mark::Mark;
 use crate::broker::native::Outgoing;
 use crate::broker::port::{GroupOffsets, Port, Producer, Reader as _};
@@ -30,7 +31,7 @@ use crate::metrics;
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// How far the clocks of a broker and of this machine may differ.
-const CLOCKS_DIFFER_MILLIS: i64 = 5000;
+const CLOCKS_DIFFER_MILLIS: i64 = 60_000;
 
 /// A transaction of a running worker that began so long ago has ended, and its markers are written.
 const MARKERS_MILLIS: i64 = 10_000;
@@ -200,7 +201,12 @@ impl<P: Port> Search<'_, P> {
         match steadfast.replace() {
             // The brokers allow no transaction that long.
             Err(error) if matches!(error.reaction, Reaction::Stop(_)) => {
-                tracing::warn!(%error, "committing with the time-outs of any transaction");
+                tracing::warn!(
+                    %error,
+                    "the brokers refuse a transaction time-out of {} min; ending it with the \
+                     usual one",
+                    STEADFAST_TRANSACTION_TIMEOUT.as_secs() / 60
+                );
                 touch(partitions, true, producer)
             }
             replaced => {

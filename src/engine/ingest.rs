@@ -27,6 +27,17 @@ pub struct Task {
     pub store: Store,
     pub inbox: Inbox,
     staged: Option<Staged>,
+    again: Again,
+}
+
+/// What is known of the payments that are read again while a task restores.
+#[derive(Default)]
+pub struct Again {
+    /// Wall clock, milliseconds since the epoch: none of them was decided before.
+    pub decided_since: i64,
+    /// Offsets of those that were excluded as repeats, rising; all others are the first of their
+    /// id. `None` when the store knows what came before, and tells them itself.
+    pub repeats: Option<Vec<i64>>,
 }
 
 /// What a batch changes here once it is committed.
@@ -80,6 +91,7 @@ impl Task {
             store,
             inbox: Inbox::default(),
             staged: None,
+            again: Again::default(),
         })
     }
 
@@ -102,7 +114,7 @@ impl Task {
         out: &mut Outbox,
     ) -> Result<Option<i64>, state::Error> {
         let mut positions = self.store.positions();
-        let mut ids = Ids::default();
+        let mut ids = Ids::decided_since(fixed.wall_now);
         let mut tally = Tally::default();
         for item in self.inbox.iter() {
             let outcome = self.decide(fixed, &item, &mut ids, &mut tally)?;
@@ -127,6 +139,7 @@ impl Task {
             topic: fixed.names.of(Topic::Source).to_owned(),
             next: positions.source,
             time: positions.time,
+            window: (self.store).start_with(&ids, positions.source, fixed.wall_now),
             transactional_id: fixed.transactional_id.clone(),
             transaction: positions.transaction,
         };
@@ -182,13 +195,7 @@ impl Task {
         id: &str,
         ids: &mut Ids,
     ) -> Result<Option<(Seen, bool)>, state::Error> {
-        let value = item.value.unwrap_or_default();
-        let seen = Seen {
-            id: hash_id(id),
-            offset: item.offset,
-            timestamp: item.timestamp,
-            fingerprint: fingerprint(value),
-        };
+        let seen = seen(item, id);
         let window = self.store.window();
         let earlier = match ids.find(seen.id, seen.timestamp, window) {
             Some(earlier) => Some(earlier),
@@ -200,11 +207,22 @@ impl Task {
         Ok(earlier.map(|earlier| (earlier, earlier.fingerprint == seen.fingerprint)))
     }
 
+    /// From now on committed records are read again.
+    pub fn begin_again(&mut self, again: Again) {
+        self.again = again;
+    }
+
     /// Reads a committed record again, to rebuild the duplicate window.
     pub fn replay(&mut self, item: &Item, wall_now: i64) -> Result<(), state::Error> {
-        let mut ids = Ids::default();
+        let mut ids = Ids::decided_since(self.again.decided_since);
         if let Message::Payment { id, .. } = payment::read(item.key, item.value) {
-            self.remember(item, id, &mut ids)?;
+            match &self.again.repeats {
+                None => {
+                    self.remember(item, id, &mut ids)?;
+                }
+                Some(repeats) if repeats.binary_search(&item.offset).is_ok() => {}
+                Some(_) => ids.insert(seen(item, id)),
+            }
         }
         let mut positions = self.store.positions();
         positions.source = item.offset + 1;
@@ -217,12 +235,14 @@ impl Task {
     /// Not before: a store that had the one without the other would say that records of the
     /// source are still to be processed which were.
     pub fn begin_at(&mut self, next: i64, changelog: i64) {
+        self.again = Again::default();
         let positions = Positions {
             source: next,
             changelog,
             ..self.store.positions()
         };
-        self.store.replay(Ids::default(), positions);
+        let nothing = Ids::decided_since(i64::MAX);
+        self.store.replay(nothing, positions);
     }
 
     /// Advances by the committed batch.
@@ -264,6 +284,15 @@ fn excluded(reason: Exclusion) -> Outcome<'static> {
         reason,
         first: None,
         payment: None,
+    }
+}
+
+fn seen(item: &Item, id: &str) -> Seen {
+    Seen {
+        id: hash_id(id),
+        offset: item.offset,
+        timestamp: item.timestamp,
+        fingerprint: fingerprint(item.value.unwrap_or_default()),
     }
 }
 
@@ -322,8 +351,10 @@ fn push(
                 .as_ref()
                 .map(|payment| (payment.merchant.as_ref(), payment.amount));
             let mut json = Vec::with_capacity(256);
-            wire::write_exclusion((item.key, source), reason, first.as_ref(), known, &mut json);
-            out.push_raw(to, (item.key, Some(&json)), Vec::new());
+            let fits = |key: &&[u8]| key.len() <= wire::EXCLUDED_KEY_BYTES_MAX;
+            let key = item.key.filter(fits);
+            wire::write_exclusion((key, source), reason, first.as_ref(), known, &mut json);
+            out.push_raw(to, (key, Some(&json)), Vec::new());
         }
         Outcome::Dead(dead) => {
             tally.dead.push(dead.defect);

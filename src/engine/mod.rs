@@ -4,7 +4,6 @@
 mod assignment;
 pub mod background;
 mod dead_letter;
-mod duel;
 pub mod failure;
 pub mod fixed;
 mod former;
@@ -19,6 +18,8 @@ mod restore;
 mod settle;
 pub mod start;
 pub mod status;
+mod takeovers;
 mod tasks;
 mod trace;
+mod window;
 pub mod worker;

@@ -1,5 +1,6 @@
 //! What a worker does about a failure.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,6 +21,8 @@ use crate::state::{self, file};
 /// Pause after a failure that only time can cure.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
+const PLACE_TAKEN: &str = "it has joined the group in this one's place";
+
 /// Longer than the client library takes to learn of a topic again.
 const MISSING_AT_MOST: Duration = Duration::from_secs(30);
 
@@ -30,15 +33,15 @@ impl<P: Port> Worker<P> {
         let todo = failure.todo();
         self.metrics.failed(reaction(&todo));
         match todo {
-            Todo::Wait => {
-                tracing::warn!(worker = self.number, error = %failure, "waiting");
-                clock::sleep(RETRY_PAUSE);
-            }
+            Todo::Wait => self.try_again_later(failure),
             Todo::WaitForTopic => self.wait_for_topic(failure)?,
             Todo::Recover { fenced } => {
                 tracing::warn!(worker = self.number, error = %failure, "taking up again from the log");
-                if fenced && self.fencings.is_fought(clock::now()) {
-                    return Err(duel("its producer has fenced this one again and again"));
+                if fenced {
+                    let is_often = self.fencings.record(clock::now());
+                    if is_often && self.is_another_there() {
+                        return Err(duel("its producer has fenced this one again and again"));
+                    }
                 }
                 self.recover();
             }
@@ -60,6 +63,12 @@ impl<P: Port> Worker<P> {
         Ok(())
     }
 
+    /// Whether another live process is the member of the group that this one was. An instance that
+    /// is frozen again and again is fenced by those who take its partitions over, and is alone.
+    fn is_another_there(&self) -> bool {
+        matches!(self.port.holder(self.number), Ok(Holder::Another))
+    }
+
     /// A topic that was just made, or whose leader moves, may be unknown for a moment. One that
     /// stays away was deleted: the next start makes it anew or refuses, and says what to do.
     fn wait_for_topic(&mut self, failure: &Failure) -> Result<(), Stopped> {
@@ -76,9 +85,21 @@ impl<P: Port> Worker<P> {
                 message,
             });
         }
-        tracing::warn!(worker = self.number, error = %failure, "waiting");
-        clock::sleep(RETRY_PAUSE);
+        self.try_again_later(failure);
         Ok(())
+    }
+
+    fn try_again_later(&self, failure: &dyn fmt::Display) {
+        if self.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        tracing::warn!(
+            worker = self.number,
+            error = %failure,
+            "nothing changed; trying again in {} ms",
+            RETRY_PAUSE.as_millis()
+        );
+        clock::sleep(RETRY_PAUSE);
     }
 
     /// Gives every task up and joins the group with a new client, unless another live process has
@@ -88,12 +109,15 @@ impl<P: Port> Worker<P> {
             self.goes_on();
             match self.port.holder(self.number) {
                 Ok(Holder::Us) => break,
-                Ok(Holder::Unclear) if !self.replacements.is_fought(clock::now()) => break,
-                Ok(_) => return Err(duel("it has joined the group in this one's place")),
-                Err(error) => {
-                    tracing::warn!(worker = self.number, %error, "waiting");
-                    clock::sleep(RETRY_PAUSE);
+                Ok(Holder::Unclear) => {
+                    let is_duel = self.replacements.record(clock::now());
+                    if is_duel {
+                        return Err(duel(PLACE_TAKEN));
+                    }
+                    break;
                 }
+                Ok(Holder::Another) => return Err(duel(PLACE_TAKEN)),
+                Err(error) => self.try_again_later(&error),
             }
         }
         if self.stop.load(Ordering::Relaxed) {

@@ -15,10 +15,10 @@ use crate::broker::{Bounds, Partition, Topic};
 use crate::clock;
 use crate::codec::stored::{POSITION_KEY, Position};
 use crate::engine::failure::Failure;
-use crate::engine::former;
 use crate::engine::replay::{made_anew, moved, read_log};
 use crate::engine::start::{Facts, Recorded, decide};
 use crate::engine::tasks::Life;
+use crate::engine::window::Exclusions;
 use crate::engine::worker::Worker;
 use crate::failpoint::{self, Point};
 use crate::state;
@@ -31,9 +31,9 @@ const RECORDS_PER_TURN: usize = 5000;
 #[derive(Debug)]
 pub struct Restore {
     /// The logs that are read, each with the end that must be reached.
-    logs: Vec<(Partition, i64)>,
+    pub(super) logs: Vec<(Partition, i64)>,
     group: Option<i64>,
-    source: Bounds,
+    pub(super) source: Bounds,
     /// Of the changelog.
     bounds: Bounds,
     /// The newest position record that was read.
@@ -41,7 +41,11 @@ pub struct Restore {
     /// Next offset of the ingest changelog. The store takes it over when it holds everything that
     /// the position stands for, so that a restore that ends early begins again.
     pub(super) changelog: i64,
-    /// The source position is decided; the duplicate window is being read again up to it.
+    /// Where the task goes on, once that is decided.
+    start: Option<i64>,
+    /// What was read of the exclusions, before the duplicate window is.
+    pub(super) exclusions: Option<Exclusions>,
+    /// The duplicate window is being read again up to there.
     pub(super) window_until: Option<i64>,
     /// Where reading has come to, and since when (process clock) it has not moved.
     stands: (i64, Duration),
@@ -121,6 +125,8 @@ impl<P: Port> Worker<P> {
             bounds: of_changelog,
             position: None,
             changelog,
+            start: None,
+            exclusions: None,
             window_until: None,
             stands: (-1, Duration::ZERO),
         })
@@ -227,6 +233,9 @@ impl<P: Port> Worker<P> {
         if let Some(until) = restore.window_until {
             return self.set_running(partition, until);
         }
+        if let Some(start) = restore.start {
+            return self.go_on_at(partition, start);
+        }
         let start = self.decide_start(partition, restore)?;
         failpoint::fail::<Failure>(Point::RestoreDecided)?;
         let writer = restore
@@ -236,6 +245,13 @@ impl<P: Port> Worker<P> {
         if let Some(writer) = writer.filter(|writer| *writer != self.fixed.transactional_id) {
             self.former_writers.add(writer);
         }
+        if let Some(Life::Restoring(restore)) = self.tasks.lives.get_mut(&partition) {
+            restore.start = Some(start);
+        }
+        self.go_on_at(partition, start)
+    }
+
+    fn go_on_at(&mut self, partition: Partition, start: i64) -> Result<(), Failure> {
         if partition.topic == Topic::Source && self.begin_window(partition, start)? {
             return Ok(());
         }
@@ -244,8 +260,10 @@ impl<P: Port> Worker<P> {
 
     /// A log that does not go on: the transaction of an instance that is gone keeps readers from
     /// going on until it times out. Its first record says whose it is, and whoever takes that one's
-    /// partitions over may end it at once. What hangs of our own is found by [`Worker::look_out`].
-    fn look_after(
+    /// partitions over may end it at once. What hangs of our own is found by [`Worker::look_out`],
+    /// and a member of the group finds its own: ended by others, it would go on with state that is
+    /// undone.
+    pub(super) fn look_after(
         &mut self,
         partition: Partition,
         log: Partition,
@@ -259,9 +277,7 @@ impl<P: Port> Worker<P> {
             restore.stands = (position, now);
         }
         let waited = now.saturating_sub(restore.stands.1);
-        if waited < ABANDONED_AFTER
-            || !matches!(log.topic, Topic::Changelog | Topic::IngestChangelog)
-        {
+        if waited < ABANDONED_AFTER {
             return Ok(());
         }
         restore.stands.1 = now + ABANDONED_PAUSE;
@@ -288,17 +304,19 @@ impl<P: Port> Worker<P> {
                 tracing::warn!(
                     topic,
                     partition = log.number,
+                    offset = from,
                     transactional_id = writer,
-                    "ending the open transaction of an instance that lost this partition"
+                    "an undecided transaction of another instance keeps this log from being read; \
+                     ending it when that instance is no member of the group"
                 );
-                former::end(&self.port, &self.fixed, writer);
+                self.former_writers.add(writer);
             }
             _ => tracing::error!(
                 topic,
                 partition = log.number,
                 offset = from,
-                "an undecided transaction of another application keeps this changelog from being \
-                 read: nothing else may write to it. The task waits until it is ended"
+                "an undecided transaction of another application keeps this log from being read. \
+                 The task waits until it is ended"
             ),
         }
         Ok(())
@@ -385,60 +403,6 @@ impl<P: Port> Worker<P> {
                 });
             })?;
         Ok(is_undone)
-    }
-
-    /// Begins to read the source again up to `start`, as far as the store of seen ids lags.
-    /// `false` when it does not.
-    fn begin_window(&mut self, partition: Partition, start: i64) -> Result<bool, Failure> {
-        let Some(Life::Restoring(restore)) = self.tasks.lives.get_mut(&partition) else {
-            return Ok(false);
-        };
-        let task = &self.tasks.ingest[&partition.number];
-        let positions = task.store.positions();
-        let never_ran = restore.position.is_none() && positions.source < 0;
-        if never_ran || positions.source >= start {
-            return Ok(false);
-        }
-        let time = restore
-            .position
-            .as_ref()
-            .map_or(positions.time, |position| position.time);
-        let low = restore.source.low;
-        let from = if positions.source >= low {
-            positions.source
-        } else {
-            let begins = |span: i64| self.reader.offset_at(partition, time.saturating_sub(span));
-            let window_from = begins(self.window.length())?.unwrap_or(start);
-            if low > 0 && window_from <= low && !self.accept_shorter_window {
-                return Err(Failure::Broken(format!(
-                    "{}/{}: the log begins at {low}, inside the duplicate window before offset \
-                     {start}: payments that could be repeated are no longer known. Lengthen the \
-                     topic's retention, or accept a shorter window once \
-                     (dedup.accept_shorter_window = true)",
-                    self.fixed.names.of(partition.topic),
-                    partition.number
-                )));
-            }
-            begins(self.window.kept())?.unwrap_or(start).max(low)
-        };
-        if from >= start {
-            return Ok(false);
-        }
-        tracing::info!(
-            partition = partition.number,
-            from,
-            to = start,
-            "reading payments again for the duplicate window"
-        );
-        failpoint::fail::<Failure>(Point::RestoreWindow)?;
-        // Where a call fails, all of this is done again.
-        self.reader.start(partition, from)?;
-        for (log, _) in &restore.logs {
-            self.reader.stop(*log)?;
-        }
-        restore.logs = vec![(partition, start)];
-        restore.window_until = Some(start);
-        Ok(true)
     }
 
     /// Lets a restored task run from `start` on.

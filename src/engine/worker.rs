@@ -1,4 +1,5 @@
-//! One worker: the loop, the transaction, and the reactions to failures.
+//! One worker: its parts and one turn of its loop. Reactions: `react.rs`; assignment:
+//! `assignment.rs`; restore: `restore.rs`; lost markers: `hanging.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,19 +8,20 @@ use std::time::Duration;
 
 use crate::broker::Partition;
 use crate::broker::classify::{self, Error, Reaction};
-use crate::broker::monitor::{Ends, Members};
+use crate::broker::group::Members;
+use crate::broker::monitor::Ends;
 use crate::broker::port::{Consumer as _, Fetched as _, Polled, Port, Producer as _};
 use crate::broker::scan::{Isolation, Range};
 use crate::broker::transaction::Transaction;
 use crate::clock;
 use crate::engine::background::Background;
-use crate::engine::duel::Duel;
 use crate::engine::failure::{Cause, Failure, Stopped, Todo};
 use crate::engine::fixed::Fixed;
 use crate::engine::former::FormerWriters;
 use crate::engine::hanging::Lookout;
 use crate::engine::outbox::Outbox;
 use crate::engine::status;
+use crate::engine::takeovers::Takeovers;
 use crate::engine::tasks::Tasks;
 use crate::failpoint::{self, Point};
 use crate::metrics::{Replacement, Worker as Metrics};
@@ -41,7 +43,8 @@ const ASKING_WAIT: Duration = Duration::from_millis(5);
 /// A turn takes no more payload than this, whatever its record count.
 const TURN_BYTES_MAX: usize = 16 << 20;
 
-/// A task that waits for a rule buffers this much payload at most; then its partition pauses.
+/// A task that waits, for a rule or for the broker, buffers this much payload at most; then its
+/// partition pauses.
 const INBOX_BYTES_MAX: usize = 8 << 20;
 
 /// How long committed state may stay in memory only.
@@ -103,9 +106,9 @@ pub struct Worker<P: Port> {
     markers_at: Duration,
     committed_at: Duration,
     /// Takeovers of the transactional id.
-    pub(super) fencings: Duel,
+    pub(super) fencings: Takeovers,
     /// Takeovers of the place in the group that may have been another process's.
-    pub(super) replacements: Duel,
+    pub(super) replacements: Takeovers,
     /// Since when every turn has met a topic that is not there.
     pub(super) missing_since: Option<Duration>,
     /// Why the producer will be replaced.
@@ -150,8 +153,8 @@ impl<P: Port> Worker<P> {
             checkpoint_at: clock::now(),
             markers_at: clock::now(),
             committed_at: Duration::ZERO,
-            fencings: Duel::new(FENCINGS),
-            replacements: Duel::new(REPLACEMENTS),
+            fencings: Takeovers::new(FENCINGS),
+            replacements: Takeovers::new(REPLACEMENTS),
             missing_since: None,
             replacement: Replacement::Start,
             stop: options.stop,
@@ -180,6 +183,8 @@ impl<P: Port> Worker<P> {
         self.fixed.now = clock::now();
         self.fixed.wall_now = clock::wall_millis();
         self.gather()?;
+        // Before anything that can fail again and again.
+        self.hold_back()?;
         self.trust_producer()?;
         if !self.look_out()? {
             return Ok(());
@@ -210,7 +215,9 @@ impl<P: Port> Worker<P> {
                     let record = fetched.record();
                     bytes += record.value.map_or(0, <[u8]>::len);
                     if let Some(gap) = self.tasks.accept(&record) {
-                        holds_no_record(&self.port, &self.fixed, &[gap])?;
+                        // The record has left the consumer: only reading anew brings it again.
+                        holds_no_record(&self.port, &self.fixed, &[gap])
+                            .map_err(Failure::instead_of_waiting)?;
                         self.tasks.accept_behind_gap(&record);
                     }
                     failpoint::hit(Point::GatherRecord);
@@ -376,14 +383,17 @@ impl<P: Port> Worker<P> {
 
     /// Pauses partitions whose tasks have enough to wait with, and resumes them.
     fn hold_back(&mut self) -> Result<(), Failure> {
-        for task in self.tasks.settle.values() {
-            let partition = task.partition();
-            let full = task.inbox.bytes() >= INBOX_BYTES_MAX
-                || task.inbox.len() >= 2 * self.max_batch_records;
+        let ingest = self.tasks.ingest.values();
+        let ingest = ingest.map(|task| (task.partition(), &task.inbox));
+        let settle = self.tasks.settle.values();
+        let settle = settle.map(|task| (task.partition(), &task.inbox));
+        for (partition, inbox) in ingest.chain(settle) {
+            let (bytes, records) = (inbox.bytes(), inbox.len());
+            let full = bytes >= INBOX_BYTES_MAX || records >= 2 * self.max_batch_records;
             if full && self.paused.insert(partition) {
                 self.consumer.pause(partition)?;
-            } else if task.inbox.bytes() < INBOX_BYTES_MAX / 2
-                && task.inbox.len() < self.max_batch_records
+            } else if bytes < INBOX_BYTES_MAX / 2
+                && records < self.max_batch_records
                 && self.paused.remove(&partition)
             {
                 self.consumer.resume(partition)?;
@@ -440,7 +450,12 @@ impl<P: Port> Worker<P> {
                 if let Todo::Stop(cause) = failure.todo() {
                     return Err(failure.stop(cause));
                 }
-                tracing::warn!(error = %failure, "closing a task");
+                tracing::warn!(
+                    topic = self.fixed.names.of(partition.topic),
+                    partition = partition.number,
+                    error = %failure,
+                    "state of a task could not be saved on closing; it is read again from the log"
+                );
             }
         }
         Ok(())

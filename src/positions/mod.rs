@@ -13,7 +13,7 @@ use std::fmt;
 use crate::broker::admin;
 use crate::broker::classify::{self, Reaction, Stop};
 use crate::broker::client::Settings;
-use crate::broker::monitor;
+use crate::broker::group;
 use crate::broker::port::Port as _;
 use crate::broker::reader::Reader;
 use crate::broker::{Partition, Topic};
@@ -120,11 +120,8 @@ impl Session {
         })
     }
 
-    fn tasks(&self) -> impl Iterator<Item = Partition> + use<> {
-        let topics = [(Topic::Source, self.source), (Topic::Bases, self.bases)];
-        topics
-            .into_iter()
-            .flat_map(|(topic, count)| (0..count).map(move |number| Partition::new(topic, number)))
+    fn tasks(&self) -> Vec<Partition> {
+        Partition::all(&[(Topic::Source, self.source), (Topic::Bases, self.bases)])
     }
 
     fn place(&self, partition: Partition) -> String {
@@ -134,15 +131,16 @@ impl Session {
 
     /// Instances would go on from what they know.
     fn nobody_runs(&self) -> Result<(), Error> {
-        let members = monitor::instances(&self.settings)?;
+        let members = group::instances(&self.settings)?;
         if members.is_empty() {
             return Ok(());
         }
         Err(Error::Refused(format!(
             "the group {} still has members: {}. Stop all instances; the group forgets a stopped \
-             one after its session time-out (6 s)",
+             one after its session time-out ({:?})",
             self.settings.application_id,
-            members.join(", ")
+            members.join(", "),
+            self.settings.properties.session_timeout()
         )))
     }
 }

@@ -149,7 +149,10 @@ impl Session {
     }
 
     pub(super) fn rows(&self) -> Result<Vec<Row>, Error> {
-        self.tasks().map(|task| self.row(task)).collect()
+        self.tasks()
+            .into_iter()
+            .map(|task| self.row(task))
+            .collect()
     }
 
     fn row(&self, task: Partition) -> Result<Row, Error> {

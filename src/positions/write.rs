@@ -8,7 +8,7 @@ use crate::broker::producer::Producer;
 use crate::broker::transaction::Transaction;
 use crate::broker::{Bounds, Partition, Topic};
 use crate::clock;
-use crate::codec::stored::{POSITION_KEY, Position, next_length, write_totals};
+use crate::codec::stored::{POSITION_KEY, Position, WindowStart, next_length, write_totals};
 use crate::domain::rule::RuleKey;
 use crate::domain::totals::Totals;
 use crate::positions::read::Log;
@@ -16,15 +16,14 @@ use crate::positions::{Change, Error, Session, Target};
 
 impl Session {
     fn producer(&self) -> Result<Producer, Error> {
-        let id = format!("{}:positions", self.settings.application_id);
-        let mut producer = self.settings.successor(&id);
+        let mut producer = Producer::tool(&self.settings, "positions");
         producer.replace()?;
         Ok(producer)
     }
 
     pub(super) fn set(&self, topic: &str, number: i32, target: Target) -> Result<Change, Error> {
         let refused = |text: String| Err(Error::Refused(text));
-        let mut tasks = self.tasks();
+        let mut tasks = self.tasks().into_iter();
         let names = &self.settings.topics;
         let Some(task) = tasks.find(|task| names.of(task.topic) == topic && task.number == number)
         else {
@@ -118,6 +117,8 @@ impl Session {
         changelog: Partition,
         next: i64,
     ) -> Result<Change, Error> {
+        // Nobody knows any more which payments were remembered: all that are there.
+        let window = WindowStart::default();
         let (time, totals) = if task.topic == Topic::Source {
             (self.window_end(task, next)?, BTreeMap::new())
         } else {
@@ -128,6 +129,7 @@ impl Session {
             topic: self.settings.topics.of(task.topic).to_owned(),
             next,
             time,
+            window,
             transactional_id: String::new(),
             transaction: 0,
         };

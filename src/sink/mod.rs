@@ -33,9 +33,9 @@ use std::thread::JoinHandle;
 use crate::broker::classify::Denial;
 use crate::broker::client::SINK_ROLE;
 use crate::broker::client::Settings;
-use crate::broker::member::{self, Member};
-use crate::broker::monitor::holder;
+use crate::broker::group::holder;
 use crate::broker::port::Holder;
+use crate::broker::sink_consumer::{self, SinkConsumer};
 use crate::config::Postgres;
 use crate::sink::connection::Database;
 pub use crate::sink::rows::TOPICS;
@@ -83,12 +83,12 @@ pub enum Error {
     Died,
 }
 
-impl From<member::Error> for Error {
+impl From<sink_consumer::Error> for Error {
     /// What ends a member; weather does not.
-    fn from(error: member::Error) -> Self {
+    fn from(error: sink_consumer::Error) -> Self {
         match error {
-            member::Error::NotAllowed { denial, text } => Self::NotAllowed { denial, text },
-            member::Error::Replaced => Self::Replaced,
+            sink_consumer::Error::NotAllowed { denial, text } => Self::NotAllowed { denial, text },
+            sink_consumer::Error::Replaced => Self::Replaced,
             other => Self::Kafka(other.to_string()),
         }
     }
@@ -178,7 +178,7 @@ fn run(
     let database = std::thread::Builder::new()
         .name("settle-sink-db".to_owned())
         .spawn(move || runtime.block_on(service.serve(received, answered)))?;
-    let opened = Member::open(settings, &TOPICS).map_err(Error::from);
+    let opened = SinkConsumer::open(settings, &TOPICS).map_err(Error::from);
     let outcome =
         opened.and_then(|member| Worker::new(member, (commands, answers), status, stop).run());
     // The worker has dropped its end of the channel: the other thread gives up what it does.

@@ -1,7 +1,7 @@
 //! Where to read a partition from, given what the database has and what the log still holds.
 
 use crate::broker::Topic;
-use crate::broker::member::Bounds;
+use crate::broker::sink_consumer::Readable;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
@@ -24,7 +24,7 @@ pub enum Start {
 }
 
 /// A partition that the database knows nothing of is read from the beginning.
-pub fn start(topic: Topic, position: Option<i64>, log: Bounds) -> Start {
+pub fn start(topic: Topic, position: Option<i64>, log: Readable) -> Start {
     let Some(position) = position else {
         return Start::At(log.first);
     };
@@ -52,7 +52,7 @@ pub fn start(topic: Topic, position: Option<i64>, log: Bounds) -> Start {
 mod tests {
     use super::*;
 
-    const LOG: Bounds = Bounds {
+    const LOG: Readable = Readable {
         first: 10,
         stable: 20,
     };

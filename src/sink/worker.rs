@@ -7,13 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 use tokio::sync::mpsc::Sender;
 
 use crate::broker::Partition;
-use crate::broker::member::{self, Change, Member};
+use crate::broker::sink_consumer::{self, Change, SinkConsumer};
 use crate::clock;
 use crate::failpoint::{self, Point};
 use crate::sink::Error;
@@ -62,20 +62,20 @@ enum UnderWay {
 enum Begun {
     Reading,
     /// The reason passes by itself.
-    TryLater(member::Error),
+    TryLater(sink_consumer::Error),
 }
 
 impl Begun {
-    fn not(error: member::Error) -> Result<Self, Error> {
+    fn not(error: sink_consumer::Error) -> Result<Self, Error> {
         match error {
-            member::Error::NotAllowed { .. } => Err(error.into()),
+            sink_consumer::Error::NotAllowed { .. } => Err(error.into()),
             error => Ok(Self::TryLater(error)),
         }
     }
 }
 
 pub struct Worker {
-    member: Member,
+    member: SinkConsumer,
     commands: Sender<Command>,
     answers: Receiver<Answer>,
     status: Arc<Status>,
@@ -94,7 +94,7 @@ pub struct Worker {
 
 impl Worker {
     pub fn new(
-        member: Member,
+        member: SinkConsumer,
         (commands, answers): (Sender<Command>, Receiver<Answer>),
         status: Arc<Status>,
         stop: Arc<AtomicBool>,
@@ -143,8 +143,10 @@ impl Worker {
             }
         } else {
             self.read()?;
-            if let Ok(answer) = self.answers.try_recv() {
-                self.take(answer)?;
+            match self.answers.try_recv() {
+                Ok(answer) => self.take(answer)?,
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return Err(Error::Died),
             }
         }
         self.command();
@@ -177,12 +179,12 @@ impl Worker {
                 self.gather(partition, offset, row, bytes);
             }
             Err(
-                error @ (member::Error::Replaced
-                | member::Error::NotAllowed { .. }
-                | member::Error::Fatal(_)),
+                error @ (sink_consumer::Error::Replaced
+                | sink_consumer::Error::NotAllowed { .. }
+                | sink_consumer::Error::Fatal(_)),
             ) => return Err(error.into()),
-            Err(member::Error::Weather(why)) => self.complain(&why),
-            Err(member::Error::OutOfRange(why)) => {
+            Err(sink_consumer::Error::Weather(why)) => self.complain(&why),
+            Err(sink_consumer::Error::OutOfRange(why)) => {
                 // The client does not say which partition: look for all of them.
                 self.complain(&why);
                 for cursor in self.cursors.values_mut() {
@@ -299,6 +301,7 @@ impl Worker {
         believed: Vec<(Partition, Option<i64>)>,
         positions: &Positions,
     ) -> Result<(), Error> {
+        let mut unread = Vec::new();
         for (at, believed) in believed {
             let found = positions.get(&at).copied();
             let Some(cursor) = self.cursors.get_mut(&at) else {
@@ -319,16 +322,16 @@ impl Worker {
                 );
             }
             self.gathered.drop_partition(at);
+            unread.push((at, found));
+        }
+        for (at, found) in unread {
             if self.is_stopping() {
                 return Ok(());
             }
-            match self.begin(at, found)? {
-                Begun::Reading => {}
-                Begun::TryLater(error) => {
-                    self.complain(&error.to_string());
-                    self.locate_at = clock::now() + TRY_AGAIN;
-                    return Ok(());
-                }
+            // One that cannot be read keeps no other.
+            if let Begun::TryLater(error) = self.begin(at, found)? {
+                self.complain(&error.to_string());
+                self.locate_at = clock::now() + TRY_AGAIN;
             }
         }
         Ok(())
@@ -373,7 +376,7 @@ impl Worker {
                 if now > since + AHEAD_MAX {
                     return Err(error);
                 }
-                return Begun::not(member::Error::Weather(error.to_string()));
+                return Begun::not(sink_consumer::Error::Weather(error.to_string()));
             }
         };
         failpoint::hit(Point::SinkStart);

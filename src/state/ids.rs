@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
+use crate::codec::stored::WindowStart;
 use crate::state::run::Seen;
 
 /// The duplicate window, in milliseconds.
@@ -23,14 +24,14 @@ impl Window {
         }
     }
 
-    /// How far out of order a record may come and still be recognised: the window itself, but at
-    /// least an hour and at most a day.
+    /// How much longer than the window an entry is kept: the window itself, but at least an hour and
+    /// at most a day. A record that comes that much out of order is still recognised.
     pub fn slack(self) -> i64 {
         const HOUR: i64 = 3_600_000;
         self.length.clamp(HOUR, 24 * HOUR)
     }
 
-    /// How long an entry is kept.
+    /// How long an entry is kept at least, in partition time from the moment it came.
     pub fn kept(self) -> i64 {
         self.length.saturating_add(self.slack())
     }
@@ -67,14 +68,47 @@ impl Hasher for IdHasher {
     clippy::disallowed_types,
     reason = "looked up by id; sorted before it is iterated"
 )]
-#[derive(Default, Clone)]
+#[derive(Clone)]
 pub struct Ids {
     newest: HashMap<u128, Seen, BuildHasherDefault<IdHasher>>,
     older: Vec<Seen>,
+    start: WindowStart,
+}
+
+/// Where no entry begins.
+pub const NOWHERE: WindowStart = WindowStart {
+    offset: i64::MAX,
+    decided_since: i64::MAX,
+};
+
+/// The earlier of both, each by itself.
+pub fn earlier(one: WindowStart, other: WindowStart) -> WindowStart {
+    WindowStart {
+        offset: one.offset.min(other.offset),
+        decided_since: one.decided_since.min(other.decided_since),
+    }
 }
 
 impl Ids {
+    /// Nothing that will be inserted was decided before `decided_since` (wall clock, milliseconds).
+    pub fn decided_since(decided_since: i64) -> Self {
+        Self {
+            newest: HashMap::default(),
+            older: Vec::new(),
+            start: WindowStart {
+                decided_since,
+                ..NOWHERE
+            },
+        }
+    }
+
+    /// Where the entries begin; [`NOWHERE`] while there are none.
+    pub fn start(&self) -> WindowStart {
+        if self.is_empty() { NOWHERE } else { self.start }
+    }
+
     pub fn insert(&mut self, seen: Seen) {
+        self.start.offset = self.start.offset.min(seen.offset);
         if let Some(previous) = self.newest.insert(seen.id, seen) {
             self.older.push(previous);
         }
@@ -101,6 +135,7 @@ impl Ids {
     }
 
     pub(super) fn extend(&mut self, other: Self) {
+        self.start = earlier(self.start(), other.start());
         self.newest.reserve(other.newest.len());
         for seen in other.sorted() {
             self.insert(seen);

@@ -3,7 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec::stored::WindowStart;
 use crate::domain::payment::Source;
+use crate::state::ids::earlier;
 
 /// Bytes of one entry in a block.
 const ENTRY_BYTES: usize = 16 + 8 + 8 + 8;
@@ -70,11 +72,32 @@ pub struct Header {
     pub entries: u64,
     pub oldest: i64,
     pub newest: i64,
-    /// Partition time from which the run is of no use any more.
-    pub expires_at: i64,
+    pub life: Life,
     /// First id of each block, its upper half.
     first_ids: Vec<u64>,
     filter: Vec<u64>,
+}
+
+/// When the entries of a run came, and until when they are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Life {
+    /// Where the entries begin.
+    pub start: WindowStart,
+    /// Partition time from which the run is of no use any more.
+    pub expires_at: i64,
+    /// Wall clock of the checkpoint with the newest of them, milliseconds since the epoch.
+    pub written_at: i64,
+}
+
+impl Life {
+    /// The life of the entries of two runs together.
+    pub fn with(self, other: Self) -> Self {
+        Self {
+            start: earlier(self.start, other.start),
+            expires_at: self.expires_at.max(other.expires_at),
+            written_at: self.written_at.max(other.written_at),
+        }
+    }
 }
 
 /// Collects sorted entries into blocks and a header.
@@ -86,7 +109,7 @@ pub struct Builder {
 
 impl Builder {
     /// For at most `entries` entries.
-    pub fn new(generation: i64, entries: usize) -> Self {
+    pub fn new(generation: i64, life: Life, entries: usize) -> Self {
         let words = (entries * FILTER_BITS).div_ceil(64).next_power_of_two();
         Self {
             header: Header {
@@ -94,7 +117,7 @@ impl Builder {
                 entries: 0,
                 oldest: i64::MAX,
                 newest: i64::MIN,
-                expires_at: i64::MIN,
+                life,
                 first_ids: Vec::new(),
                 filter: vec![0; words],
             },
@@ -104,7 +127,7 @@ impl Builder {
     }
 
     /// Adds the next entry in the order of ids. Gives a block when one is full.
-    pub fn push(&mut self, entry: &Seen, expires_at: i64) -> Option<(u32, Vec<u8>)> {
+    pub fn push(&mut self, entry: &Seen) -> Option<(u32, Vec<u8>)> {
         if self.block.is_empty() {
             self.header.first_ids.push(upper(entry.id));
         }
@@ -112,7 +135,6 @@ impl Builder {
         self.header.entries += 1;
         self.header.oldest = self.header.oldest.min(entry.timestamp);
         self.header.newest = self.header.newest.max(entry.timestamp);
-        self.header.expires_at = self.header.expires_at.max(expires_at);
         for bit in probes(entry.id, self.filter_mask) {
             let word = usize::try_from(bit / 64).expect("below the filter's length");
             self.header.filter[word] |= 1 << (bit % 64);
@@ -172,11 +194,6 @@ impl Header {
     pub fn blocks(&self) -> u32 {
         u32::try_from(self.first_ids.len()).expect("blocks of a run")
     }
-
-    /// Memory of the header, in bytes.
-    pub fn memory(&self) -> usize {
-        (self.filter.len() + self.first_ids.len()) * 8
-    }
 }
 
 /// The entries of a block, or `None` when its length is impossible.
@@ -198,6 +215,15 @@ pub fn find(block: &[u8], id: u128) -> Option<impl Iterator<Item = Seen> + '_> {
 mod tests {
     use super::*;
 
+    const LIFE: Life = Life {
+        start: WindowStart {
+            offset: 7,
+            decided_since: 1,
+        },
+        expires_at: 5,
+        written_at: 2,
+    };
+
     fn seen(id: u128) -> Seen {
         Seen {
             id,
@@ -210,10 +236,10 @@ mod tests {
     #[test]
     fn every_entry_is_found_in_its_block_and_the_filter_lets_it_pass() {
         let ids: Vec<u128> = (0..5000_u128).map(|n| (n << 64) | (n * 7919)).collect();
-        let mut builder = Builder::new(0, ids.len());
+        let mut builder = Builder::new(0, LIFE, ids.len());
         let mut blocks: Vec<(u32, Vec<u8>)> = ids
             .iter()
-            .filter_map(|id| builder.push(&seen(*id), 5))
+            .filter_map(|id| builder.push(&seen(*id)))
             .collect();
         let (last, header) = builder.finish();
         blocks.extend(last);
@@ -227,19 +253,16 @@ mod tests {
             });
             assert_eq!(hits.collect::<Vec<_>>(), [seen(*id)]);
         }
-        assert_eq!(
-            (header.oldest, header.newest, header.expires_at),
-            (-3, -3, 5)
-        );
+        assert_eq!((header.oldest, header.newest, header.life), (-3, -3, LIFE));
     }
 
     #[test]
     fn equal_upper_halves_across_a_border_are_all_looked_at() {
         let ids: Vec<u128> = (0..1000_u128).map(|n| (5 << 64) | n).collect();
-        let mut builder = Builder::new(0, ids.len());
+        let mut builder = Builder::new(0, LIFE, ids.len());
         let mut blocks: Vec<Vec<u8>> = Vec::new();
         for id in &ids {
-            blocks.extend(builder.push(&seen(*id), 0).map(|(_, block)| block));
+            blocks.extend(builder.push(&seen(*id)).map(|(_, block)| block));
         }
         let (last, header) = builder.finish();
         blocks.extend(last.map(|(_, block)| block));

@@ -2,10 +2,12 @@
 //!
 //! The source topic is the log of this store: what stands here follows from the records below the
 //! committed position, by the same reading. New ids gather in memory; a checkpoint writes them as
-//! one sorted run and merges small runs. Runs expire whole, by partition time.
+//! one sorted run and merges small runs. Runs expire whole.
 //!
-//! The window is a promise of at least: entries are kept longer by [`Window::slack`], so that
-//! records which arrive that much out of order are still recognised.
+//! The window is a promise of at least. An entry is kept for [`Window::kept`] of partition time,
+//! counted from its own timestamp or from the moment it came, whichever is later; and for
+//! [`KEPT_AT_LEAST`] by the clock of this machine, so that one record of today among those of last
+//! month does not end the window of the latter.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,11 +17,13 @@ use redb::{ReadTransaction, ReadableTable, TableDefinition, TableError, WriteTra
 use serde::{Deserialize, Serialize};
 
 use crate::broker::transaction::Committed;
+use crate::clock;
+use crate::codec::stored::WindowStart;
 use crate::state::Error;
 use crate::state::file::{StateFile, checksum};
-use crate::state::ids::{Ids, Window};
+use crate::state::ids::{Ids, Window, earlier};
 use crate::state::pending::{Background, Pending};
-use crate::state::run::{self, Builder, Header, Seen};
+use crate::state::run::{self, Builder, Header, Life, Seen};
 
 pub(super) const RUNS: TableDefinition<u64, &[u8]> = TableDefinition::new("runs");
 const BLOCKS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("blocks");
@@ -30,6 +34,9 @@ const MERGE_RUNS: usize = 4;
 
 /// Generations into which the kept time is cut; expiry drops one at a time.
 const GENERATIONS: i64 = 8;
+
+/// How long entries are kept whatever partition time does, in milliseconds of the wall clock.
+const KEPT_AT_LEAST: i64 = 3_600_000;
 
 /// What the store corresponds to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,7 +92,7 @@ impl Store {
             file,
             snapshot,
             window,
-            active: Ids::default(),
+            active: Ids::decided_since(i64::MAX),
             frozen: None,
             runs: Arc::new(runs),
             positions,
@@ -103,6 +110,18 @@ impl Store {
 
     pub fn window(&self) -> Window {
         self.window
+    }
+
+    /// Where the entries begin, those of a batch included; at `next` when there are none.
+    pub fn start_with(&self, batch: &Ids, next: i64, wall_now: i64) -> WindowStart {
+        let runs = self.runs.values().map(|header| header.life.start);
+        let memory = [Some(&self.active), self.frozen.as_deref(), Some(batch)];
+        let memory = memory.into_iter().flatten().map(Ids::start);
+        let nothing = WindowStart {
+            offset: next,
+            decided_since: wall_now,
+        };
+        runs.chain(memory).fold(nothing, earlier)
     }
 
     /// The first payment of this id inside the window around `timestamp`.
@@ -174,11 +193,6 @@ impl Store {
         self.active.len() + self.frozen.as_ref().map_or(0, |frozen| frozen.len())
     }
 
-    /// Memory of filters and indexes, in bytes.
-    pub fn memory(&self) -> usize {
-        self.runs.values().map(Header::memory).sum()
-    }
-
     /// Begins to make the store durable on `background`; nothing when one is still under way.
     pub fn begin_checkpoint(&mut self, background: Background) {
         if !self.checkpoint.is_under_way() {
@@ -203,15 +217,16 @@ impl Store {
     }
 
     fn freeze(&mut self) -> Checkpoint {
-        let frozen = Arc::new(std::mem::take(&mut self.active));
+        let nothing = Ids::decided_since(i64::MAX);
+        let frozen = Arc::new(std::mem::replace(&mut self.active, nothing));
         self.frozen = Some(Arc::clone(&frozen));
         Checkpoint {
             file: self.file.clone(),
             ids: frozen,
             runs: Arc::clone(&self.runs),
             positions: self.positions,
-            kept: self.window.kept(),
-            lead: self.window.length(),
+            window: self.window,
+            wall_now: clock::wall_millis(),
         }
     }
 
@@ -304,9 +319,9 @@ struct Checkpoint {
     ids: Arc<Ids>,
     runs: Arc<Runs>,
     positions: Positions,
-    kept: i64,
-    /// How far ahead of partition time a timestamp is believed.
-    lead: i64,
+    window: Window,
+    /// Milliseconds since the epoch.
+    wall_now: i64,
 }
 
 impl Checkpoint {
@@ -318,7 +333,8 @@ impl Checkpoint {
             if !self.ids.is_empty() {
                 let number = runs.keys().next_back().map_or(0, |last| last + 1);
                 let entries = Ids::clone(&self.ids).sorted();
-                let header = self.write_run(write, file, number, entries.into_iter().map(Ok))?;
+                let life = self.life(&entries);
+                let header = self.write_run(write, file, (number, life), &entries)?;
                 runs.insert(number, header);
                 self.merge(write, file, &mut runs)?;
             }
@@ -340,10 +356,13 @@ impl Checkpoint {
         file: &StateFile,
         runs: &mut Runs,
     ) -> Result<(), Error> {
-        let now = self.positions.time;
+        let is_over = |life: &Life| {
+            let is_old = life.written_at.saturating_add(KEPT_AT_LEAST) < self.wall_now;
+            is_old && life.expires_at < self.positions.time
+        };
         let expired: Vec<u64> = runs
             .iter()
-            .filter(|(_, header)| header.expires_at < now)
+            .filter(|(_, header)| is_over(&header.life))
             .map(|(number, _)| *number)
             .collect();
         for number in expired {
@@ -352,18 +371,31 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Of new entries. A timestamp is believed as far as the window is ahead of partition time.
+    fn life(&self, entries: &[Seen]) -> Life {
+        let time = self.positions.time;
+        let newest = entries.iter().map(|entry| entry.timestamp).max();
+        let believed = time.saturating_add(self.window.length());
+        let counted_from = newest.map_or(time, |newest| newest.clamp(time, believed));
+        Life {
+            start: self.ids.start(),
+            expires_at: counted_from.saturating_add(self.window.kept()),
+            written_at: self.wall_now,
+        }
+    }
+
     fn write_run(
         &self,
         write: &WriteTransaction,
         file: &StateFile,
-        number: u64,
-        entries: impl ExactSizeIterator<Item = Result<Seen, Error>>,
+        (number, life): (u64, Life),
+        entries: &[Seen],
     ) -> Result<Header, Error> {
         let generation = self
             .positions
             .time
-            .div_euclid((self.kept / GENERATIONS).max(1));
-        let mut builder = Builder::new(generation, entries.len());
+            .div_euclid((self.window.kept() / GENERATIONS).max(1));
+        let mut builder = Builder::new(generation, life, entries.len());
         let mut blocks = write
             .open_table(BLOCKS)
             .map_err(|error| file.table_error(&error))?;
@@ -376,11 +408,7 @@ impl Checkpoint {
             Ok(())
         };
         for entry in entries {
-            let entry = entry?;
-            let believed = entry
-                .timestamp
-                .min(self.positions.time.saturating_add(self.lead));
-            if let Some(block) = builder.push(&entry, believed.saturating_add(self.kept)) {
+            if let Some(block) = builder.push(entry) {
                 put(block)?;
             }
         }
@@ -422,11 +450,13 @@ impl Checkpoint {
                 }
             }
             entries.sort_unstable();
+            let lives = parts.iter().map(|number| runs[number].life);
+            let life = lives.reduce(Life::with).expect("several runs are merged");
             for number in &parts {
                 remove_run(write, file, *number, runs)?;
             }
             let number = *parts.last().expect("several runs are merged");
-            let header = self.write_run(write, file, number, entries.into_iter().map(Ok))?;
+            let header = self.write_run(write, file, (number, life), &entries)?;
             runs.insert(number, header);
         }
         Ok(())
@@ -490,7 +520,7 @@ mod tests {
     }
 
     fn add(store: &mut Store, number: i64, timestamp: i64) {
-        let mut ids = Ids::default();
+        let mut ids = Ids::decided_since(DAY);
         ids.insert(Seen {
             id: id(number),
             offset: number,
@@ -589,7 +619,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut seen = store(&directory.path().join("seen.redb"));
         for (offset, timestamp) in [(1, DAY), (2, 9 * DAY), (3, 17 * DAY)] {
-            let mut ids = Ids::default();
+            let mut ids = Ids::decided_since(DAY);
             ids.insert(Seen {
                 id: id(1),
                 offset,
@@ -616,11 +646,17 @@ mod tests {
         }
     }
 
+    fn add_at_once(store: &mut Store, number: i64, timestamp: i64) {
+        add(store, number, timestamp);
+        store.checkpoint().unwrap();
+    }
+
     #[test]
     fn runs_expire_whole_and_a_date_in_the_far_future_does_not_keep_them() {
         let directory = tempfile::tempdir().unwrap();
         let mut seen = store(&directory.path().join("seen.redb"));
-        let mut ids = Ids::default();
+        clock::simulate(Duration::ZERO);
+        let mut ids = Ids::decided_since(DAY);
         ids.insert(Seen {
             id: id(1),
             offset: 1,
@@ -636,11 +672,79 @@ mod tests {
         );
         seen.checkpoint().unwrap();
         assert_eq!(seen.runs.len(), 1);
-        add(&mut seen, 2, 17 * DAY);
-        seen.checkpoint().unwrap();
+        clock::simulate(Duration::from_secs(3601));
+        add_at_once(&mut seen, 2, 17 * DAY);
         assert_eq!(seen.runs.len(), 1);
         assert_eq!(seen.find(id(1), 90_000 * DAY).unwrap(), None);
         assert!(seen.find(id(2), 17 * DAY).unwrap().is_some());
+    }
+
+    #[test]
+    fn an_entry_that_comes_late_is_kept_as_long_as_one_that_came_in_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut seen = store(&directory.path().join("seen.redb"));
+        clock::simulate(Duration::ZERO);
+        add_at_once(&mut seen, 1, 100 * DAY);
+        add_at_once(&mut seen, 2, 40 * DAY);
+        clock::simulate(Duration::from_secs(3601));
+        add_at_once(&mut seen, 3, 108 * DAY);
+        assert!(seen.find(id(2), 40 * DAY).unwrap().is_some());
+        add_at_once(&mut seen, 4, 108 * DAY + 1);
+        assert_eq!(seen.find(id(2), 40 * DAY).unwrap(), None);
+    }
+
+    #[test]
+    fn one_entry_of_today_does_not_end_the_window_of_what_came_within_the_hour() {
+        for (seconds, is_kept) in [(0, true), (3600, true), (3601, false)] {
+            let directory = tempfile::tempdir().unwrap();
+            let mut seen = store(&directory.path().join("seen.redb"));
+            clock::simulate(Duration::ZERO);
+            add_at_once(&mut seen, 1, 40 * DAY);
+            clock::simulate(Duration::from_secs(seconds));
+            add_at_once(&mut seen, 2, 100 * DAY);
+            let found = seen.find(id(1), 40 * DAY).unwrap();
+            assert_eq!(found.is_some(), is_kept, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn the_window_starts_at_the_first_entry_that_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("seen.redb");
+        let mut seen = store(&path);
+        let start = |seen: &Store, batch: &[i64]| {
+            let mut ids = Ids::decided_since(77);
+            for number in batch {
+                ids.insert(Seen {
+                    id: id(*number),
+                    offset: *number,
+                    timestamp: DAY,
+                    fingerprint: 1,
+                });
+            }
+            let start = seen.start_with(&ids, 1000, 88);
+            (start.offset, start.decided_since)
+        };
+        assert_eq!(start(&seen, &[]), (1000, 88));
+        assert_eq!(start(&seen, &[9, 8]), (8, 77));
+        add(&mut seen, 5, DAY);
+        assert_eq!(start(&seen, &[8]), (5, 77), "in memory");
+        clock::simulate(Duration::ZERO);
+        seen.begin_checkpoint(&|_| {});
+        assert_eq!(start(&seen, &[]).0, 5, "being written");
+        drop(seen);
+        let mut seen = store(&path);
+        add_at_once(&mut seen, 5, DAY);
+        drop(seen);
+        let mut seen = store(&path);
+        assert_eq!(start(&seen, &[]).0, 5, "in the file");
+        for number in 6..20 {
+            add_at_once(&mut seen, number, DAY);
+        }
+        assert_eq!(start(&seen, &[]).0, 5, "merged");
+        clock::simulate(Duration::from_secs(3601));
+        add_at_once(&mut seen, 20, 30 * DAY);
+        assert_eq!(start(&seen, &[]).0, 20, "expired");
     }
 
     #[test]

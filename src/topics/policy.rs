@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::broker::Topic;
-use crate::broker::admin::{Existing, Settings};
+use crate::broker::admin::{Existing, TopicConfig};
 use crate::config::Config;
 
 /// How bad a finding is.
@@ -28,8 +28,8 @@ const HEADER_ROOM: i64 = 16 * 1024;
 const COPIES_FOR_QUORUM: i32 = 3;
 
 /// The settings of a topic that is created. `source` is the source topic where it exists already.
-pub fn settings(role: Topic, config: &Config, source: Option<&Existing>) -> Settings {
-    let mut settings = Settings::new();
+pub fn settings(role: Topic, config: &Config, source: Option<&Existing>) -> TopicConfig {
+    let mut settings = TopicConfig::new();
     let mut set = |name: &str, value: &str| settings.insert(name.to_owned(), value.to_owned());
     match role {
         Topic::Rules | Topic::Statistics | Topic::Changelog | Topic::IngestChangelog => {

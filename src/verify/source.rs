@@ -11,6 +11,9 @@ use crate::verify::promise::Promise;
 use crate::verify::rows;
 use crate::verify::terms::Terms;
 
+/// The exclusion of a message with a longer key has neither key nor `paymentId`.
+const EXCLUDED_KEY_BYTES_MAX: usize = 65_536;
+
 impl Audit {
     /// A record of the source, after all outcomes.
     pub fn source(&mut self, record: &Record) -> io::Result<()> {
@@ -40,7 +43,8 @@ impl Audit {
         }
         self.compare_shortened(place, record);
         let (kind, reason) = verdict(&reading, &self.terms);
-        let id = record.key.and_then(|key| std::str::from_utf8(key).ok());
+        let key = record.key.filter(|key| key.len() <= EXCLUDED_KEY_BYTES_MAX);
+        let id = key.and_then(|key| std::str::from_utf8(key).ok());
         let (merchant, amount) = match payment {
             Some(payment) => (Some(payment.merchant.as_ref()), Some(payment.amount)),
             None => (None, None),

@@ -6,7 +6,7 @@ use chaos::workload::day::{Day, DayOptions};
 
 use crate::line::{LIMIT, Line, plain};
 use crate::operator::{
-    BROKEN_PROMISE, FAILED, assert_contains, delete_topic, ends, positions, refused, settle,
+    BROKEN_PROMISE, FAILED, assert_contains, delete_topic, ends, line, positions, refused, settle,
 };
 use crate::parts::Parts;
 
@@ -98,6 +98,36 @@ fn payments_deleted_before_they_were_read_are_refused_with_their_number() {
     // Everything that is still there has its one outcome.
     let (code, printed) = settle(&line, &["verify", "--at-rest"]);
     assert_eq!(code, 0, "{printed}");
+}
+
+#[test]
+fn what_was_deleted_before_the_first_start_is_never_missed() {
+    let mut line = line("head");
+    PARTS.send(&line, 0);
+    let topic = line.names.source.clone();
+    let low = end(&line, &topic, 1) - 20;
+    line.topics.delete_records(&topic, 1, low).unwrap();
+    line.start(1);
+    line.settle();
+    PARTS.send(&line, 1);
+    line.settle();
+    // The window is read again by whoever has no state.
+    line.instances[0].kill();
+    std::fs::remove_dir_all(line.instances[0].options().state_directory()).unwrap();
+    line.restart(0);
+    PARTS.send(&line, 1);
+    line.settle();
+    let (code, printed) = settle(&line, &["verify", "--at-rest"]);
+    assert_eq!(code, 0, "{printed}");
+    // What is remembered and deleted is missed.
+    line.instances[0].kill();
+    std::fs::remove_dir_all(line.instances[0].options().state_directory()).unwrap();
+    line.topics.delete_records(&topic, 1, low + 5).unwrap();
+    let log = refused(&mut line, BROKEN_PROMISE);
+    assert_contains(
+        &log,
+        &["dedup.accept_shorter_window", &(low + 5).to_string()],
+    );
 }
 
 #[test]

@@ -59,6 +59,37 @@ fn a_value_that_does_not_fit_is_cut_and_says_how_long_it_was() {
 }
 
 #[test]
+fn a_key_of_any_length_stops_nothing() {
+    let mut line = Line::new("keys");
+    let narrow = Topic::new(&line.names.dead_letter, PARTITIONS).set("max.message.bytes", "20000");
+    line.topics.create(&[narrow]).unwrap();
+    line.start(1);
+    let keyed = |key: String, value: Option<&[u8]>| Message {
+        value: value.map(<[u8]>::to_vec),
+        ..message(&key, Vec::new(), "LONG_KEY")
+    };
+    line.send([
+        keyed("x".repeat(65_536), None),
+        keyed("\u{1}".repeat(160_000), None),
+        keyed("x".repeat(900_000), None),
+        keyed("x".repeat(30_000), Some(b"{")),
+        payment("paid", "shop-1", 12),
+    ]);
+    line.settle();
+    let mut keys = Vec::new();
+    line.read(&line.names.exclusions, |record| {
+        let value = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
+        let is_null = value.starts_with("{\"paymentId\":null,\"reason\":\"NO_DATA\"");
+        keys.push((record.key.map(<[u8]>::len), is_null));
+    });
+    keys.sort();
+    assert_eq!(keys, [(None, true), (None, true), (Some(65_536), false)]);
+    let letters = letters(&line, ["settle-reason", "settle-truncated"]);
+    let reason = [Some("NOT_JSON".to_owned()), None];
+    assert_eq!(letters, [(Vec::new(), b"{".to_vec(), reason)]);
+}
+
+#[test]
 fn an_amount_that_overflows_the_total_goes_back_with_its_original_bytes() {
     let mut line = Line::new("overflow").with_database();
     line.start(2);

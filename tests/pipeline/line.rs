@@ -60,8 +60,7 @@ impl Line {
 
     /// The options of an instance, to be changed before it starts.
     pub fn options(&self, index: usize) -> InstanceOptions {
-        let options = self.line.options(index).unwrap();
-        options.set("kafka.bootstrap_servers", self.bootstrap())
+        self.line.options_at(index, self.bootstrap()).unwrap()
     }
 
     /// Starts an instance with these options and returns its place among the instances.

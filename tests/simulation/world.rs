@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fastrand::Rng;
-use settle::broker::monitor::Members;
+use settle::broker::group::Members;
 use settle::broker::{Partition, Topic};
 use settle::clock;
 

@@ -144,10 +144,12 @@ impl Feed {
             advertise: String::new(),
             properties: properties
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into(),
+                .into_iter()
+                .collect(),
             topics: settle::broker::Names::new(topics.map(Clone::clone)),
             batch_bytes_max: usize::MAX,
             first_seen: Arc::default(),
+            stop: Arc::default(),
         }
     }
 

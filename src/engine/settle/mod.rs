@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::broker::transaction::Committed;
 use crate::broker::{Partition, Topic};
 use crate::codec::stored::{
-    POSITION_KEY, Position, StoredRule, next_length, read_totals, write_totals,
+    POSITION_KEY, Position, StoredRule, WindowStart, next_length, read_totals, write_totals,
 };
 use crate::codec::wire::{self, StatisticsKey, StatisticsValue, write_rule};
 use crate::domain::classify::Defect;
@@ -173,6 +173,7 @@ impl Task {
             topic: fixed.names.of(Topic::Bases).to_owned(),
             next,
             time: 0,
+            window: WindowStart::default(),
             transactional_id: fixed.transactional_id.clone(),
             transaction: positions.transaction,
         };

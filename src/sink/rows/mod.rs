@@ -8,7 +8,7 @@ use jiff::civil::{Date, DateTime, DateTimeRound};
 use jiff::{RoundMode, Timestamp, Unit};
 
 use crate::broker::Topic;
-use crate::broker::member::Record;
+use crate::broker::sink_consumer::Record;
 use crate::codec::stored::TOUCH_KEY;
 use crate::codec::wire::{
     DETAIL_HEADER, ExclusionJson, REASON_HEADER, SOURCE_HEADER, SettlementJson, StatisticsKey,

@@ -1,7 +1,8 @@
-//! A member of a consumer group that reads committed records from positions its owner names.
+//! The consumer of the sink: a member of its group that reads committed records from positions the
+//! sink names.
 //!
 //! The group only hands out partitions: it is never asked for a position and never told one. An
-//! assigned partition stays silent until [`Member::start`], and from then on gives its records in
+//! assigned partition stays silent until [`SinkConsumer::start`], and from then on gives its records in
 //! strictly rising order from exactly that offset.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,16 +12,18 @@ use std::time::Duration;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
-use crate::broker::classify::{Denial, denial};
+use crate::broker::classify::{self, Denial, Polling};
 use crate::broker::client::{Settings, log};
-use crate::broker::{Names, Partition, Topic};
+use crate::broker::{Names, Partition, Topic, header};
 
+/// Longest wait for one call to the broker: shorter than that of the workers, because the sink polls
+/// its group on the same thread, and looks there whether it is to stop.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The group gave partitions or took them away.
@@ -32,7 +35,7 @@ pub enum Change {
 
 /// The readable part of a partition's log: `[first, stable)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
+pub struct Readable {
     pub first: i64,
     /// Where the first transaction begins that is still open, or the end.
     pub stable: i64,
@@ -59,22 +62,13 @@ pub enum Error {
 
 impl From<KafkaError> for Error {
     fn from(error: KafkaError) -> Self {
-        if let Some(denial) = error.rdkafka_error_code().and_then(denial) {
-            let text = error.to_string();
-            return Self::NotAllowed { denial, text };
-        }
-        match &error {
-            KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::FencedInstanceId) => {
-                Self::Replaced
-            }
-            KafkaError::MessageConsumptionFatal(code) => Self::Fatal(code.to_string()),
-            KafkaError::MessageConsumption(
-                RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
-            ) => Self::OutOfRange(error.to_string()),
-            KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) => {
-                Self::Fatal(error.to_string())
-            }
-            _ => Self::Weather(error.to_string()),
+        let text = error.to_string();
+        match classify::polling(&error) {
+            Polling::Weather => Self::Weather(text),
+            Polling::OutOfRange => Self::OutOfRange(text),
+            Polling::Replaced => Self::Replaced,
+            Polling::NotAllowed(denial) => Self::NotAllowed { denial, text },
+            Polling::Fatal => Self::Fatal(text),
         }
     }
 }
@@ -105,9 +99,7 @@ impl Record<'_> {
 
     /// The value of the last header of this name.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
-        let headers = self.message.headers()?;
-        let found = headers.iter().filter(|header| header.key == name).last();
-        found.and_then(|header| header.value)
+        header(&self.message, name)
     }
 }
 
@@ -193,21 +185,21 @@ impl ConsumerContext for Context {
             }
         };
         if let Err(error) = done {
-            tracing::error!(%error, "change of the assignment");
+            tracing::error!(%error, "cannot apply the sink's new assignment");
         }
     }
 }
 
-/// The group member.
-pub struct Member {
+/// The sink's member of its group.
+pub struct SinkConsumer {
     consumer: BaseConsumer<Context>,
     /// The least offset that may come next, of started partitions.
     next: BTreeMap<Partition, i64>,
 }
 
-impl Member {
+impl SinkConsumer {
     /// Joins the group of the sink in the background; partitions of these topics arrive through
-    /// [`Member::changes`].
+    /// [`SinkConsumer::changes`].
     pub fn open(settings: &Settings, topics: &[Topic]) -> Result<Self, Error> {
         let names = &settings.topics;
         let context = Context {
@@ -226,7 +218,7 @@ impl Member {
     }
 
     /// Waits up to `timeout` for a record of a started partition. Changes of the assignment happen
-    /// in here: take [`Member::changes`] after each call, before looking at the record.
+    /// in here: take [`SinkConsumer::changes`] after each call, before looking at the record.
     pub fn poll(&mut self, timeout: Duration) -> Result<Option<Record<'_>>, Error> {
         let message = match self.consumer.poll(timeout) {
             None => return Ok(None),
@@ -259,12 +251,12 @@ impl Member {
     }
 
     /// Asks the partition's leader.
-    pub fn bounds(&self, partition: Partition) -> Result<Bounds, Error> {
+    pub fn bounds(&self, partition: Partition) -> Result<Readable, Error> {
         let topic = self.topic(partition);
         let (first, stable) =
             self.consumer
                 .fetch_watermarks(topic, partition.number, CALL_TIMEOUT)?;
-        Ok(Bounds { first, stable })
+        Ok(Readable { first, stable })
     }
 
     /// Reads an assigned partition from `offset` on, also when it is being read already.
@@ -281,7 +273,7 @@ impl Member {
         Ok(())
     }
 
-    /// No record of these partitions comes until [`Member::resume`] or a new start.
+    /// No record of these partitions comes until [`SinkConsumer::resume`] or a new start.
     pub fn pause(&self, partitions: &BTreeSet<Partition>) -> Result<(), Error> {
         let list = self.list(partitions.iter().map(|&at| (at, Offset::Invalid)))?;
         Ok(self.consumer.pause(&list)?)

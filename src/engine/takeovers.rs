@@ -1,4 +1,4 @@
-//! Whether another live process has this one's identity.
+//! Counts takeovers, which tell whether another live process has this one's identity.
 //!
 //! A takeover of the transactional id, or of the place in the group, is weather: a late request, a
 //! transaction that timed out, a request to join that was repeated. Two processes that take the
@@ -15,31 +15,33 @@ const ONE_TAKEOVER: Duration = Duration::from_secs(5);
 const WHILE: Duration = Duration::from_secs(60);
 
 /// Takeovers of late.
-pub struct Duel {
+pub struct Takeovers {
     /// So many within [`WHILE`] are too many.
     limit: usize,
-    takeovers: VecDeque<Duration>,
+    times: VecDeque<Duration>,
 }
 
-impl Duel {
+impl Takeovers {
     pub fn new(limit: usize) -> Self {
         Self {
             limit,
-            takeovers: VecDeque::new(),
+            times: VecDeque::new(),
         }
     }
 
-    /// There was a takeover at `now` (process clock). `true` when there have been too many.
-    pub fn is_fought(&mut self, now: Duration) -> bool {
+    /// Takes down a takeover at `now` (process clock). `true` when it is one too many within
+    /// [`WHILE`]: another live process takes the same thing, and the two would go on for ever.
+    #[must_use]
+    pub fn record(&mut self, now: Duration) -> bool {
         let is_old = |at: &Duration| now.saturating_sub(*at) >= WHILE;
-        while self.takeovers.front().is_some_and(is_old) {
-            self.takeovers.pop_front();
+        while self.times.front().is_some_and(is_old) {
+            self.times.pop_front();
         }
-        let last = self.takeovers.back();
+        let last = self.times.back();
         if last.is_none_or(|last| now.saturating_sub(*last) >= ONE_TAKEOVER) {
-            self.takeovers.push_back(now);
+            self.times.push_back(now);
         }
-        self.takeovers.len() >= self.limit
+        self.times.len() >= self.limit
     }
 }
 
@@ -48,21 +50,21 @@ mod tests {
     use super::*;
 
     /// Which of the takeovers at these seconds is one too many.
-    fn fought(seconds: &[u64]) -> Option<usize> {
-        let mut duel = Duel::new(3);
+    fn too_many(seconds: &[u64]) -> Option<usize> {
+        let mut takeovers = Takeovers::new(3);
         let mut times = seconds.iter().map(|at| Duration::from_secs(*at));
-        times.position(|at| duel.is_fought(at))
+        times.position(|at| takeovers.record(at))
     }
 
     #[test]
     fn the_third_takeover_of_a_minute_is_a_duel() {
-        assert_eq!(fought(&[0, 20, 40]), Some(2));
-        assert_eq!(fought(&[0, 30, 60, 90, 120]), None);
+        assert_eq!(too_many(&[0, 20, 40]), Some(2));
+        assert_eq!(too_many(&[0, 30, 60, 90, 120]), None);
     }
 
     #[test]
     fn what_is_noticed_within_five_seconds_is_one_takeover() {
-        assert_eq!(fought(&[0, 1, 2, 3, 4]), None);
-        assert_eq!(fought(&[0, 4, 8, 12, 16]), Some(4));
+        assert_eq!(too_many(&[0, 1, 2, 3, 4]), None);
+        assert_eq!(too_many(&[0, 4, 8, 12, 16]), Some(4));
     }
 }
