@@ -96,6 +96,7 @@ impl Failure {
     }
 
     /// The same, where waiting is not enough.
+    #[must_use]
     pub fn instead_of_waiting(self) -> Self {
         match self {
             Self::Broker(error) if error.reaction == Reaction::Wait => {

@@ -90,6 +90,7 @@ pub fn earlier(one: WindowStart, other: WindowStart) -> WindowStart {
 }
 
 impl Ids {
+    #[expect(clippy::disallowed_types, reason = "as above")]
     /// Nothing that will be inserted was decided before `decided_since` (wall clock, milliseconds).
     pub fn decided_since(decided_since: i64) -> Self {
         Self {

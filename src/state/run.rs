@@ -91,6 +91,7 @@ pub struct Life {
 
 impl Life {
     /// The life of the entries of two runs together.
+    #[must_use]
     pub fn with(self, other: Self) -> Self {
         Self {
             start: earlier(self.start, other.start),
