@@ -180,7 +180,7 @@ impl Line {
         Command::new(self.built.binary)
             .args(arguments)
             .arg("--config")
-            .arg(self.options(index)?.config_file())
+            .arg(self.instances[index].options().config_file())
             .output()
             .context("run the program")
     }

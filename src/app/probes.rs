@@ -14,7 +14,7 @@ use crate::http::generator::FINISH;
 use crate::http::{self, Generator, Owners, Probe};
 use crate::rules;
 use crate::sink;
-use crate::state::directory::Directory;
+use crate::state::directory::{Directory, Space};
 
 pub fn sink(status: &Arc<sink::status::Status>) -> Probe<http::Sink> {
     let status = Arc::clone(status);
@@ -37,16 +37,9 @@ pub fn sink(status: &Arc<sink::status::Status>) -> Probe<http::Sink> {
     })
 }
 
-pub fn disk(directory: &Arc<Directory>) -> Probe<http::Disk> {
+pub fn disk(directory: &Arc<Directory>) -> Probe<Space> {
     let directory = Arc::clone(directory);
-    Arc::new(move || {
-        let space = directory.space();
-        http::Disk {
-            used: space.used,
-            free: space.free,
-            size: space.size,
-        }
-    })
+    Arc::new(move || directory.space())
 }
 
 pub fn rules(status: &Arc<rules::Status>) -> Probe<http::Rules> {

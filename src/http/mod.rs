@@ -29,6 +29,7 @@ use tokio_native_tls::{TlsAcceptor, TlsConnector};
 
 use crate::config::HttpTls;
 use crate::engine::status::Status;
+use crate::state::directory::Space;
 use crate::state::view::Views;
 use crate::tls::{self, Check};
 
@@ -65,7 +66,7 @@ pub struct Services {
     /// `None` runs without a database.
     pub sink: Option<Probe<Sink>>,
     pub rules: Probe<Rules>,
-    pub disk: Probe<Disk>,
+    pub disk: Probe<Space>,
 }
 
 /// HTTPS: what this server shows, and whom it believes when it asks other instances.
@@ -114,17 +115,6 @@ pub struct Sink {
     pub lost: u64,
     /// The last trouble, in one line.
     pub problem: Option<String>,
-}
-
-/// The disk of the state directory, in bytes.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Disk {
-    /// In the files of the state directory.
-    pub used: u64,
-    /// Left on the file system for this process.
-    pub free: u64,
-    /// Of the whole file system.
-    pub size: u64,
 }
 
 /// How the rule service answers.

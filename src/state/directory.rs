@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::state::Error;
 
 /// The disk under the state directory, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Space {
     /// In the files of the directory.
     pub used: u64,

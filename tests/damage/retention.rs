@@ -113,7 +113,7 @@ fn what_was_deleted_before_the_first_start_is_never_missed() {
     line.settle();
     // The window is read again by whoever has no state.
     line.instances[0].kill();
-    std::fs::remove_dir_all(line.instances[0].options().state_directory()).unwrap();
+    line.lose_state(0).unwrap();
     line.restart(0);
     PARTS.send(&line, 1);
     line.settle();
@@ -121,7 +121,7 @@ fn what_was_deleted_before_the_first_start_is_never_missed() {
     assert_eq!(code, 0, "{printed}");
     // What is remembered and deleted is missed.
     line.instances[0].kill();
-    std::fs::remove_dir_all(line.instances[0].options().state_directory()).unwrap();
+    line.lose_state(0).unwrap();
     line.topics.delete_records(&topic, 1, low + 5).unwrap();
     let log = refused(&mut line, BROKEN_PROMISE);
     assert_contains(

@@ -12,7 +12,8 @@ use settle::clock;
 use settle::domain::partition::of_key;
 use settle::domain::totals::Totals;
 use settle::engine::status::Status;
-use settle::http::{self, Disk, Owners, Rules, Services};
+use settle::http::{self, Owners, Rules, Services};
+use settle::state::directory::Space;
 use settle::state::view::{Error, Served, Source, Views};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -75,7 +76,7 @@ impl Server {
             generator: None,
             sink: None,
             rules: Arc::new(Rules::default),
-            disk: Arc::new(Disk::default),
+            disk: Arc::new(Space::default),
         };
         adapt(&mut services);
         let (stop, stopped) = oneshot::channel();
