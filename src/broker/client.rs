@@ -69,7 +69,8 @@ pub struct Settings {
     /// By group and role, the process that a group first named in our place. A static member keeps
     /// the client id of its first process, so this is ours, or one that we have replaced.
     pub first_seen: Arc<Mutex<BTreeMap<(String, String), String>>>,
-    /// Set when the process is to end: a producer is then not waited for any more.
+    /// Set when the process is to end: questions to brokers, and takeovers of transactional ids, are
+    /// not waited for any more.
     pub stop: Arc<AtomicBool>,
 }
 

@@ -15,7 +15,7 @@ use rdkafka::metadata::MetadataPartition;
 use crate::broker::classify::{self, Error, Reaction, Stop};
 use crate::broker::client::{CALL_TIMEOUT, Identity, Quiet, Settings};
 use crate::broker::port::Holder;
-use crate::broker::{Names, Partition, Topic};
+use crate::broker::{Names, Partition, Topic, wait};
 
 /// Transactional ids of the workers that are members of the group.
 #[derive(Debug, Clone, Default)]
@@ -146,6 +146,13 @@ pub fn instances(settings: &Settings) -> Result<Vec<String>, Error> {
 /// replaced our member: a request to join that was repeated while the broker did not answer
 /// replaces its own sender, and that is no duel.
 pub fn holder(settings: &Settings, group: &str, role: &str) -> Result<Holder, Error> {
+    let attempt = "ask who holds a place in a consumer group";
+    let (asking, group, role) = (settings.clone(), group.to_owned(), role.to_owned());
+    let holder = wait::call(&settings.stop, move || ask_holder(&asking, &group, &role));
+    holder.unwrap_or_else(|| Err(wait::given_up(attempt)))
+}
+
+fn ask_holder(settings: &Settings, group: &str, role: &str) -> Result<Holder, Error> {
     let client = connect(settings, "identity")?;
     let list = fetch(&client, settings, group)?;
     let members = list.groups().iter().flat_map(GroupInfo::members);

@@ -25,6 +25,7 @@ pub mod scan;
 mod signals;
 pub mod sink_consumer;
 pub mod transaction;
+mod wait;
 
 use std::sync::Arc;
 

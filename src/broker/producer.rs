@@ -10,7 +10,7 @@
 
 use std::ffi::CString;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
@@ -21,20 +21,13 @@ use crate::broker::classify::{Error, Reaction};
 use crate::broker::client::{CALL_TIMEOUT, Settings};
 use crate::broker::mark::Marks;
 use crate::broker::native::{Client, Membership, Outgoing};
-use crate::broker::port;
 use crate::broker::{Names, Partition};
+use crate::broker::{port, wait};
 use crate::clock;
 use crate::failpoint::{self, Point};
 
 /// How often a flush looks whether the producer has become suspect.
 const FLUSH_SLICE: Duration = Duration::from_millis(50);
-
-/// How often a replacement looks whether the process is to end.
-const STOP_SLICE: Duration = Duration::from_millis(50);
-
-/// Never reached: an initialisation makes its last call within [`CALL_TIMEOUT`], which takes as long
-/// at most.
-const INITIALISE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a steadfast producer goes on with its transaction: longer than a broker's restart.
 const STEADFAST_TIMEOUT: Duration = Duration::from_secs(120);
@@ -111,35 +104,6 @@ impl Producer {
         self.standby = Some(receiver);
     }
 
-    /// The client with its epoch. The library's call cannot be interrupted, so another thread makes
-    /// it; it is left to itself when the process is to end.
-    fn initialised(&self, client: Client) -> Result<Client, Error> {
-        let (sender, receiver) = mpsc::sync_channel(1);
-        thread::spawn(move || {
-            let outcome = initialise(&client);
-            // Nobody waits any more when the process ends.
-            let _ = sender.send(outcome.map(|()| client));
-        });
-        self.answer(&receiver, INITIALISE_TIMEOUT)
-            .map_err(|error| no_answer("take over the transactional id", error))?
-    }
-
-    /// Waits for `timeout` at most, and no longer once the process is to end.
-    fn answer<T>(
-        &self,
-        receiver: &mpsc::Receiver<T>,
-        timeout: Duration,
-    ) -> Result<T, RecvTimeoutError> {
-        let deadline = clock::now() + timeout;
-        loop {
-            match receiver.recv_timeout(STOP_SLICE) {
-                Err(RecvTimeoutError::Timeout)
-                    if clock::now() < deadline && !self.stop.load(Ordering::Relaxed) => {}
-                answer => return answer,
-            }
-        }
-    }
-
     /// Whether the open transaction must be given up.
     fn is_in_doubt(&self) -> bool {
         !self.is_steadfast && self.client().is_suspect()
@@ -182,19 +146,25 @@ impl port::Producer for Producer {
             self.prepare_standby();
         }
         let standby = self.standby.take().expect("prepared above");
-        let client = match self.answer(&standby, CALL_TIMEOUT) {
+        let client = match wait::receive(&self.stop, &standby, CALL_TIMEOUT) {
             Ok(client) => client?,
             Err(error) => {
                 if error == RecvTimeoutError::Timeout {
                     self.standby = Some(standby);
                 }
-                return Err(no_answer("connect the producer", error));
+                let detail = match error {
+                    RecvTimeoutError::Timeout => "the broker does not answer",
+                    RecvTimeoutError::Disconnected => "the connecting thread died",
+                };
+                return Err(Error::new("connect the producer", detail, Reaction::Wait));
             }
         };
         // The next standby warms up while this one works.
         self.prepare_standby();
         failpoint::fail::<Error>(Point::ProducerInitBefore)?;
-        let client = self.initialised(client)?;
+        let initialised = wait::call(&self.stop, move || initialise(&client).map(|()| client));
+        let attempt = "take over the transactional id";
+        let client = initialised.unwrap_or_else(|| Err(wait::given_up(attempt)))?;
         failpoint::fail::<Error>(Point::ProducerInitAfter)?;
         self.client = Some(client);
         Ok(())
@@ -272,14 +242,6 @@ impl port::Producer for Producer {
     }
 }
 
-fn no_answer(attempt: &'static str, error: RecvTimeoutError) -> Error {
-    let detail = match error {
-        RecvTimeoutError::Timeout => "the broker does not answer",
-        RecvTimeoutError::Disconnected => "the connecting thread died",
-    };
-    Error::new(attempt, detail, Reaction::Wait)
-}
-
 /// `init_transactions`; asked again while the predecessor's markers are under way.
 fn initialise(client: &Client) -> Result<(), Error> {
     let deadline = clock::now() + CALL_TIMEOUT;
@@ -298,6 +260,8 @@ fn initialise(client: &Client) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use rdkafka::mocking::MockCluster;
+
+    use std::sync::atomic::Ordering;
 
     use super::*;
     use crate::broker::port::Producer as _;
@@ -328,12 +292,12 @@ mod tests {
         let error = producer.replace().unwrap_err();
         let took = clock::now().saturating_sub(began);
         assert_eq!(error.attempt, "take over the transactional id");
-        assert!(took >= WARM && took < 2 * WARM, "{took:?}");
+        assert!(took >= WARM && took < CALL_TIMEOUT / 2, "{took:?}");
         // The next standby does not answer either.
         assert_eq!(
             producer.replace().unwrap_err().attempt,
             "connect the producer"
         );
-        assert!(clock::now().saturating_sub(began) < 2 * WARM);
+        assert!(clock::now().saturating_sub(began) < CALL_TIMEOUT / 2);
     }
 }

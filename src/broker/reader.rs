@@ -2,6 +2,8 @@
 //! rules topic for as long as the task lives. Committed records only.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
@@ -15,19 +17,20 @@ use crate::broker::client::{CALL_TIMEOUT, Quiet, Settings, list};
 use crate::broker::ends;
 use crate::broker::port::{self, GroupOffsets, Reader as _};
 use crate::broker::scan::Isolation;
-use crate::broker::{Bounds, Names, Partition, Record, header};
+use crate::broker::{Bounds, Names, Partition, Record, header, wait};
 
 /// Offsets that are not stable after so long hang in a transaction that nobody will end soon.
 const STABLE_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub struct Reader {
     config: ClientConfig,
-    client: BaseConsumer<Quiet>,
+    client: Arc<BaseConsumer<Quiet>>,
     /// Sees records of undecided transactions: knows where a log really ends.
-    watermarks: BaseConsumer<Quiet>,
+    watermarks: Arc<BaseConsumer<Quiet>>,
     names: Names,
     /// Where each partition was started.
     started: BTreeMap<Partition, i64>,
+    stop: Arc<AtomicBool>,
 }
 
 /// A record that is still in the fetch buffer.
@@ -55,9 +58,10 @@ impl port::Fetched for Fetched<'_> {
     }
 }
 
-fn create(config: &ClientConfig) -> Result<BaseConsumer<Quiet>, Error> {
+fn create(config: &ClientConfig) -> Result<Arc<BaseConsumer<Quiet>>, Error> {
     config
         .create_with_context(Quiet)
+        .map(Arc::new)
         .map_err(|error| Error::new("create a log reader", error, Reaction::Stop(Stop::Failed)))
 }
 
@@ -73,6 +77,31 @@ impl Reader {
             watermarks: create(&watermarks)?,
             names: settings.topics.clone(),
             started: BTreeMap::new(),
+            stop: Arc::clone(&settings.stop),
+        })
+    }
+
+    /// The answer of a broker, unless the process is to end before it comes.
+    fn ask<T: Send + 'static>(
+        &self,
+        client: &Arc<BaseConsumer<Quiet>>,
+        question: impl FnOnce(&BaseConsumer<Quiet>) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, KafkaError> {
+        let client = Arc::clone(client);
+        let answer = wait::call(&self.stop, move || question(&client));
+        answer.unwrap_or(Err(KafkaError::Canceled))
+    }
+
+    /// Asks for the metadata of one topic, or of all of them.
+    fn refresh(
+        &self,
+        client: &Arc<BaseConsumer<Quiet>>,
+        topic: Option<&str>,
+    ) -> Result<(), KafkaError> {
+        let topic = topic.map(str::to_owned);
+        self.ask(client, move |client| {
+            let known = client.fetch_metadata(topic.as_deref(), CALL_TIMEOUT);
+            known.map(drop)
         })
     }
 
@@ -80,14 +109,14 @@ impl Reader {
     /// that their leaders have changed: it would ask in vain until its metadata is refreshed.
     fn known<T>(&self, answer: Result<T, KafkaError>, attempt: &'static str) -> Result<T, Error> {
         answer.map_err(|error| {
-            if let Err(error) = self.watermarks.fetch_metadata(None, CALL_TIMEOUT) {
+            if let Err(error) = self.refresh(&self.watermarks, None) {
                 tracing::debug!(%error, "refresh the metadata");
             }
             classify::call(attempt, &error)
         })
     }
 
-    fn client_of(&self, isolation: Isolation) -> &BaseConsumer<Quiet> {
+    fn client_of(&self, isolation: Isolation) -> &Arc<BaseConsumer<Quiet>> {
         match isolation {
             Isolation::Committed => &self.client,
             Isolation::Uncommitted => &self.watermarks,
@@ -102,9 +131,9 @@ impl Reader {
     ) -> Result<Vec<Option<i64>>, KafkaError> {
         let places = partitions.iter().map(|partition| (*partition, None));
         let asked = list(&self.names, places);
-        let answer = self
-            .client_of(isolation)
-            .committed_offsets(asked, timeout)?;
+        let answer = self.ask(self.client_of(isolation), move |client| {
+            client.committed_offsets(asked, timeout)
+        })?;
         let offset = |partition: &Partition| {
             let name = self.names.of(partition.topic);
             let element = answer.find_partition(name, partition.number);
@@ -140,17 +169,20 @@ impl port::Reader for Reader {
     type Fetched<'a> = Fetched<'a>;
 
     fn bounds(&self, partition: Partition) -> Result<Bounds, Error> {
-        let name = self.names.of(partition.topic);
-        let bounds = self
-            .watermarks
-            .fetch_watermarks(name, partition.number, CALL_TIMEOUT)
-            .map(|(low, high)| Bounds { low, high });
+        let name = self.names.of(partition.topic).to_owned();
+        let bounds = self.ask(&self.watermarks, move |client| {
+            client.fetch_watermarks(&name, partition.number, CALL_TIMEOUT)
+        });
+        let bounds = bounds.map(|(low, high)| Bounds { low, high });
         self.known(bounds, "read the end of a log")
     }
 
     fn ends(&self, partitions: &[Partition], isolation: Isolation) -> Result<Vec<i64>, Error> {
-        let client = self.watermarks.client().native_ptr();
-        let ends = ends::ends(client, (&self.names, partitions), isolation, CALL_TIMEOUT);
+        let (names, partitions) = (self.names.clone(), partitions.to_vec());
+        let ends = self.ask(&self.watermarks, move |client| {
+            let client = client.client().native_ptr();
+            ends::ends(client, (&names, &partitions), isolation, CALL_TIMEOUT)
+        });
         self.known(ends, "read the ends of logs")
     }
 
@@ -172,7 +204,9 @@ impl port::Reader for Reader {
     fn offset_at(&self, partition: Partition, timestamp: i64) -> Result<Option<i64>, Error> {
         let attempt = "find the start of the duplicate window";
         let asked = list(&self.names, [(partition, Some(timestamp.max(0)))]);
-        let answer = self.watermarks.offsets_for_times(asked, CALL_TIMEOUT);
+        let answer = self.ask(&self.watermarks, move |client| {
+            client.offsets_for_times(asked, CALL_TIMEOUT)
+        });
         let found = answer.and_then(|answer| {
             let elements = answer.elements();
             let element = elements.first().expect("one partition was asked for");
@@ -188,9 +222,7 @@ impl port::Reader for Reader {
         let attempt = "start to read a log";
         self.stop(partition)?;
         // Without metadata the library waits a second before it asks for the partition's leader.
-        let known = self
-            .client
-            .fetch_metadata(Some(self.names.of(partition.topic)), CALL_TIMEOUT);
+        let known = self.refresh(&self.client, Some(self.names.of(partition.topic)));
         if let Err(error) = known {
             self.renew()?;
             return Err(classify::call(attempt, &error));
@@ -245,6 +277,59 @@ impl port::Reader for Reader {
         match element.map(|element| element.offset()) {
             Some(Offset::Offset(offset)) => Ok(offset),
             _ => Ok(started),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+    use std::thread;
+
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+    use crate::broker::Topic;
+    use crate::clock;
+    use crate::config::Config;
+
+    const STOP_AFTER: Duration = Duration::from_millis(500);
+
+    #[test]
+    fn questions_to_a_silent_broker_are_given_up_when_the_process_is_to_end() {
+        let kafka = MockCluster::new(1).unwrap();
+        let servers = (
+            "SETTLE_KAFKA__BOOTSTRAP_SERVERS".to_owned(),
+            kafka.bootstrap_servers(),
+        );
+        let config = Config::load(None, [servers].into_iter()).unwrap();
+        let settings = Settings::new(&config);
+        let source = Partition::new(Topic::Source, 0);
+        kafka
+            .create_topic(settings.topics.of(source.topic), 1, 1)
+            .unwrap();
+        let mut reader = Reader::new(&settings, "test").unwrap();
+        assert_eq!(reader.bounds(source).unwrap(), Bounds { low: 0, high: 0 });
+        kafka
+            .broker_round_trip_time(1, Duration::from_secs(60))
+            .unwrap();
+        let stop = Arc::clone(&settings.stop);
+        thread::spawn(move || {
+            thread::sleep(STOP_AFTER);
+            stop.store(true, Ordering::Relaxed);
+        });
+        let began = clock::now();
+        let failures = [
+            reader.bounds(source).unwrap_err(),
+            reader.ends(&[source], Isolation::Committed).unwrap_err(),
+            reader.committed(&[source]).unwrap_err(),
+            reader.offset_at(source, 0).unwrap_err(),
+            port::Reader::start(&mut reader, source, 0).unwrap_err(),
+        ];
+        let took = clock::now().saturating_sub(began);
+        assert!(took >= STOP_AFTER && took < CALL_TIMEOUT / 2, "{took:?}");
+        for failure in failures {
+            assert_eq!(failure.reaction, Reaction::Wait, "{failure}");
         }
     }
 }

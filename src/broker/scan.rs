@@ -2,6 +2,7 @@
 //! when a log does not go on.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -11,7 +12,7 @@ use rdkafka::message::{BorrowedMessage, Headers as _, Message};
 use crate::broker::classify::{self, Error, Reaction, Stop};
 use crate::broker::client::{CALL_TIMEOUT, Quiet, Settings, list};
 use crate::broker::mark::{MARK_HEADER, Mark};
-use crate::broker::{Partition, Record, Topic};
+use crate::broker::{Partition, Record, Topic, wait};
 use crate::clock;
 
 /// A scan that comes no further for so long has failed.
@@ -80,8 +81,13 @@ fn scan_topic(
         .create_with_context(Quiet)
         .map_err(|error| Error::new(attempt, error, Reaction::Stop(Stop::Failed)))?;
     // Without metadata the library waits a second before it asks for the leaders.
-    client
-        .fetch_metadata(Some(names.of(topic)), CALL_TIMEOUT)
+    let name = names.of(topic).to_owned();
+    let known = wait::call(&settings.stop, move || {
+        let known = client.fetch_metadata(Some(&name), CALL_TIMEOUT);
+        known.map(|_| client)
+    });
+    let client = known
+        .ok_or_else(|| wait::given_up(attempt))?
         .map_err(classified)?;
     let starts = open
         .values()
@@ -113,6 +119,9 @@ fn scan_topic(
                 tracing::debug!(%error, attempt);
             }
             None => {}
+        }
+        if settings.stop.load(Ordering::Relaxed) {
+            return Err(wait::given_up(attempt));
         }
         if clock::now().saturating_sub(moved_at) > STANDSTILL {
             return Err(Error::new(attempt, "it does not go on", Reaction::Wait));
