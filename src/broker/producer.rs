@@ -259,45 +259,36 @@ fn initialise(client: &Client) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use rdkafka::mocking::MockCluster;
-
+    use std::net::TcpListener;
     use std::sync::atomic::Ordering;
 
     use super::*;
     use crate::broker::port::Producer as _;
     use crate::config::Config;
 
-    /// Until the standby of an instance has connected.
-    const WARM: Duration = Duration::from_secs(1);
+    const STOP_AFTER: Duration = Duration::from_millis(500);
 
     #[test]
     fn a_replacement_ends_when_the_process_is_to_end_and_no_broker_answers() {
-        let kafka = MockCluster::new(1).unwrap();
+        // Connections are made, and nothing is ever said.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let servers = (
             "SETTLE_KAFKA__BOOTSTRAP_SERVERS".to_owned(),
-            kafka.bootstrap_servers(),
+            silent.local_addr().unwrap().to_string(),
         );
         let config = Config::load(None, [servers].into_iter()).unwrap();
         let settings = Settings::new(&config);
         let mut producer = Producer::new(&settings, 0);
-        producer.replace().unwrap();
-        thread::sleep(WARM);
-        kafka.broker_down(1).unwrap();
         let stop = Arc::clone(&settings.stop);
         thread::spawn(move || {
-            thread::sleep(WARM);
+            thread::sleep(STOP_AFTER);
             stop.store(true, Ordering::Relaxed);
         });
         let began = clock::now();
-        let error = producer.replace().unwrap_err();
+        producer.replace().unwrap_err();
         let took = clock::now().saturating_sub(began);
-        assert_eq!(error.attempt, "take over the transactional id");
-        assert!(took >= WARM && took < CALL_TIMEOUT / 2, "{took:?}");
-        // The next standby does not answer either.
-        assert_eq!(
-            producer.replace().unwrap_err().attempt,
-            "connect the producer"
-        );
+        assert!(took >= STOP_AFTER && took < CALL_TIMEOUT / 2, "{took:?}");
+        producer.replace().unwrap_err();
         assert!(clock::now().saturating_sub(began) < CALL_TIMEOUT / 2);
     }
 }
