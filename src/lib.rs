@@ -117,8 +117,9 @@
 //! seconds, in the background, sorted; the log covers the gap after a crash. Settle keeps totals and
 //! rules by key ([`state::totals`]). Ingest keeps the first payment of every id inside the duplicate
 //! window as sorted runs with filters ([`state::seen`]); the source topic is its log, so a lost file
-//! is rebuilt by reading the window again. Values carry checksums: a flipped bit is noticed, never
-//! used.
+//! is rebuilt by reading the window again, from where the position record says; the log of exclusions
+//! tells which payments were repeats (`engine/window.rs`). Values carry checksums: a flipped bit is
+//! noticed, never used.
 //!
 //! # Layers
 //!
