@@ -36,7 +36,11 @@ pub fn until_ended(
     process.stop.store(true, Ordering::SeqCst);
     let sunk = end.of_sink();
     end.of_server(server);
-    worked.and(sunk)
+    match (worked, sunk) {
+        // Why the sink has ended says more than that the rest took too long.
+        (Err(Error::Grace(_)), Err(why)) => Err(why),
+        (worked, sunk) => worked.and(sunk),
+    }
 }
 
 struct End<'a> {

@@ -25,6 +25,23 @@ pub(super) fn ends(
     isolation: Isolation,
     timeout: Duration,
 ) -> Result<Vec<i64>, KafkaError> {
+    let found = known(client, (names, partitions), isolation, timeout)?;
+    let end = |partition| match found.get(partition) {
+        Some(end) => end.clone(),
+        None => Err(KafkaError::MetadataFetch(
+            RDKafkaErrorCode::UnknownPartition,
+        )),
+    };
+    partitions.iter().map(end).collect()
+}
+
+/// The same, each by itself: one without a leader keeps no other from being known.
+pub(super) fn known(
+    client: *mut rd::rd_kafka_t,
+    (names, partitions): (&Names, &[Partition]),
+    isolation: Isolation,
+    timeout: Duration,
+) -> Result<BTreeMap<Partition, Result<i64, KafkaError>>, KafkaError> {
     let mut asked = TopicPartitionList::new();
     for partition in partitions {
         let name = names.of(partition.topic);
@@ -51,19 +68,10 @@ pub(super) fn ends(
         // SAFETY: handle, options and queue are live; the list is copied by the library.
         |options, queue| unsafe { rd::rd_kafka_ListOffsets(client, asked.ptr(), options, queue) },
     )?;
-    let found = read(&call, names)?;
-    partitions
-        .iter()
-        .map(|partition| found.get(partition).copied())
-        .map(|end| {
-            end.ok_or(KafkaError::MetadataFetch(
-                RDKafkaErrorCode::UnknownPartition,
-            ))
-        })
-        .collect()
+    Ok(read(&call, names))
 }
 
-fn read(call: &Call, names: &Names) -> Result<BTreeMap<Partition, i64>, KafkaError> {
+fn read(call: &Call, names: &Names) -> BTreeMap<Partition, Result<i64, KafkaError>> {
     let mut found = BTreeMap::new();
     let mut count = 0;
     // SAFETY: the event is live and of this call, so its result is no null pointer; the array has
@@ -75,13 +83,15 @@ fn read(call: &Call, names: &Names) -> Result<BTreeMap<Partition, i64>, KafkaErr
         for index in 0..count {
             let entry = rd::rd_kafka_ListOffsetsResultInfo_topic_partition(*entries.add(index));
             let (entry, name) = (&*entry, CStr::from_ptr((*entry).topic));
-            if entry.err.is_error() {
-                return Err(KafkaError::MetadataFetch(entry.err.into()));
-            }
+            let end = if entry.err.is_error() {
+                Err(KafkaError::MetadataFetch(entry.err.into()))
+            } else {
+                Ok(entry.offset)
+            };
             if let Some(topic) = name.to_str().ok().and_then(|name| names.role(name)) {
-                found.insert(Partition::new(topic, entry.partition), entry.offset);
+                found.insert(Partition::new(topic, entry.partition), end);
             }
         }
     }
-    Ok(found)
+    found
 }

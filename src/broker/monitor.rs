@@ -119,22 +119,6 @@ pub fn spawn(
     let mut told = Told::default();
     Ok(thread::spawn(move || {
         while !stop.load(Ordering::Relaxed) {
-            let partitions = (watch.partitions)();
-            match ends_of(&client, &settings.topics, &partitions) {
-                Ok(found) => {
-                    for (partition, both) in partitions.into_iter().zip(found) {
-                        let now = clock::now();
-                        let mut ends = watch.ends.lock().unwrap_or_else(PoisonError::into_inner);
-                        let end = End::seen(ends.get(&partition).copied(), both, now);
-                        ends.insert(partition, end);
-                        drop(ends);
-                        if told.mark_if_due(partition, &end, now) {
-                            warn_of(partition, &end, &settings.topics);
-                        }
-                    }
-                }
-                Err(error) => tracing::debug!(%error, "ask for the ends of logs"),
-            }
             let asked_at = clock::now();
             match group::owners(&client, &settings) {
                 Ok((owners, transactional_ids)) => {
@@ -147,6 +131,25 @@ pub fn spawn(
                 }
                 Err(error) => tracing::debug!(%error, "ask for the members of the group"),
             }
+            let partitions = (watch.partitions)();
+            match ends_of(&client, &settings.topics, &partitions) {
+                Ok(found) => {
+                    let mut ends = watch.ends.lock().unwrap_or_else(PoisonError::into_inner);
+                    for partition in partitions {
+                        let Some(both) = found.get(&partition) else {
+                            ends.remove(&partition);
+                            continue;
+                        };
+                        let now = clock::now();
+                        let end = End::seen(ends.get(&partition).copied(), *both, now);
+                        ends.insert(partition, end);
+                        if told.mark_if_due(partition, &end, now) {
+                            warn_of(partition, &end, &settings.topics);
+                        }
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "ask for the ends of logs"),
+            }
             for group in &mut watch.groups {
                 if let Err(error) = group.look(&client, &settings) {
                     tracing::debug!(%error, "look for partitions without an owner");
@@ -158,25 +161,27 @@ pub fn spawn(
     }))
 }
 
-/// Stable end and high watermark of each partition.
+/// Stable end and high watermark of each partition; those that have no leader are left out.
 fn ends_of(
     client: &BaseConsumer<Quiet>,
     names: &Names,
     partitions: &[Partition],
-) -> Result<Vec<(i64, i64)>, KafkaError> {
+) -> Result<BTreeMap<Partition, (i64, i64)>, KafkaError> {
     if partitions.is_empty() {
-        return Ok(Vec::new());
+        return Ok(BTreeMap::new());
     }
     let of = |isolation| {
         let handle = client.client().native_ptr();
-        ends::ends(handle, (names, partitions), isolation, CALL_TIMEOUT)
+        ends::known(handle, (names, partitions), isolation, CALL_TIMEOUT)
     };
     // The stable offset first: what is written in between lies behind it for a moment.
     let stable = of(Isolation::Committed)?;
-    Ok(stable
-        .into_iter()
-        .zip(of(Isolation::Uncommitted)?)
-        .collect())
+    let high = of(Isolation::Uncommitted)?;
+    let both = |(partition, stable): (Partition, Result<i64, KafkaError>)| {
+        let high = high.get(&partition)?.clone();
+        Some((partition, (stable.ok()?, high.ok()?)))
+    };
+    Ok(stable.into_iter().filter_map(both).collect())
 }
 
 fn warn_of(partition: Partition, end: &End, names: &Names) {

@@ -45,7 +45,10 @@ impl FormerWriters {
             return;
         }
         let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(asked_at) = members.asked_at else {
+        // An answer without this worker is none: while the group's coordinator moves, no broker may
+        // know the group.
+        let is_answer = members.transactional_ids.contains(&fixed.transactional_id);
+        let Some(asked_at) = members.asked_at.filter(|_| is_answer) else {
             return;
         };
         let (decided, undecided): (BTreeMap<_, _>, _) = std::mem::take(&mut self.waiting)

@@ -35,6 +35,9 @@ pub struct Task {
 pub struct Again {
     /// Wall clock, milliseconds since the epoch: none of them was decided before.
     pub decided_since: i64,
+    /// Highest timestamp of the partition, milliseconds since the epoch. Not every record with it is
+    /// read again.
+    pub time: i64,
     /// Offsets of those that were excluded as repeats, rising; all others are the first of their
     /// id. `None` when the store knows what came before, and tells them itself.
     pub repeats: Option<Vec<i64>>,
@@ -225,8 +228,13 @@ impl Task {
             }
         }
         let mut positions = self.store.positions();
-        positions.source = item.offset + 1;
-        positions.time = positions.time.max(item.timestamp.min(wall_now));
+        // With what is missing below, the store holds nothing until all of it is read: a restore that
+        // is interrupted begins again.
+        if self.again.repeats.is_none() {
+            positions.source = item.offset + 1;
+        }
+        let read = item.timestamp.min(wall_now);
+        positions.time = positions.time.max(self.again.time).max(read);
         self.store.replay(ids, positions);
         Ok(())
     }
@@ -235,11 +243,13 @@ impl Task {
     /// Not before: a store that had the one without the other would say that records of the
     /// source are still to be processed which were.
     pub fn begin_at(&mut self, next: i64, changelog: i64) {
-        self.again = Again::default();
+        let again = std::mem::take(&mut self.again);
+        let positions = self.store.positions();
         let positions = Positions {
             source: next,
             changelog,
-            ..self.store.positions()
+            time: positions.time.max(again.time),
+            ..positions
         };
         let nothing = Ids::decided_since(i64::MAX);
         self.store.replay(nothing, positions);

@@ -23,6 +23,10 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 const PLACE_TAKEN: &str = "it has joined the group in this one's place";
 
+/// Whoever stood still for so long in one turn was fenced for that, and not by a rival: by the broker,
+/// or by those who have taken the partitions over.
+const STALL: Duration = Duration::from_secs(5);
+
 /// Longer than the client library takes to learn of a topic again.
 const MISSING_AT_MOST: Duration = Duration::from_secs(30);
 
@@ -38,8 +42,9 @@ impl<P: Port> Worker<P> {
             Todo::Recover { fenced } => {
                 tracing::warn!(worker = self.number, error = %failure, "taking up again from the log");
                 if fenced {
-                    let is_often = self.fencings.record(clock::now());
-                    if is_often && self.is_another_there() {
+                    let now = clock::now();
+                    let is_stalled = now.saturating_sub(self.fixed.now) >= STALL;
+                    if !is_stalled && self.fencings.record(now) {
                         return Err(duel("its producer has fenced this one again and again"));
                     }
                 }
@@ -61,12 +66,6 @@ impl<P: Port> Worker<P> {
             }
         }
         Ok(())
-    }
-
-    /// Whether another live process is the member of the group that this one was. An instance that
-    /// is frozen again and again is fenced by those who take its partitions over, and is alone.
-    fn is_another_there(&self) -> bool {
-        matches!(self.port.holder(self.number), Ok(Holder::Another))
     }
 
     /// A topic that was just made, or whose leader moves, may be unknown for a moment. One that

@@ -4,13 +4,15 @@
 //! A payment is remembered unless it was excluded as a repeat. What it repeated can stand before the
 //! part that is read, so the log of exclusions tells the repeats, and not the part itself.
 
+use std::collections::BTreeMap;
+
 use crate::broker::port::{Port, Reader as _};
 use crate::broker::scan::{Isolation, Range};
 use crate::broker::{Partition, Topic};
 use crate::codec::stored::WindowStart;
 use crate::codec::wire::read_repeat;
 use crate::engine::failure::Failure;
-use crate::engine::ingest::Again;
+use crate::engine::ingest::{self, Again};
 use crate::engine::tasks::Life;
 use crate::engine::worker::Worker;
 use crate::failpoint::{self, Point};
@@ -49,18 +51,22 @@ impl<P: Port> Worker<P> {
         } else {
             positions.source
         };
+        let mut again = Again {
+            decided_since: window.decided_since,
+            time: position.map_or(0, |position| position.time),
+            repeats: None,
+        };
         if from >= start {
+            self.task_of(partition).begin_again(again);
             return Ok(false);
         }
-        let repeats = if is_lost {
-            match self.read_exclusions(partition, from, window.decided_since)? {
+        if is_lost {
+            again.repeats = match self.read_exclusions(partition, from, window.decided_since)? {
                 Repeats::NotYet => return Ok(true),
                 Repeats::Deleted => None,
                 Repeats::At(offsets) => Some(offsets),
-            }
-        } else {
-            None
-        };
+            };
+        }
         tracing::info!(
             partition = partition.number,
             from,
@@ -77,12 +83,13 @@ impl<P: Port> Worker<P> {
             restore.logs = vec![(partition, start)];
             restore.window_until = Some(start);
         }
-        let task = self.tasks.ingest.get_mut(&partition.number);
-        task.expect("open since it restores").begin_again(Again {
-            decided_since: window.decided_since,
-            repeats,
-        });
+        self.task_of(partition).begin_again(again);
         Ok(true)
+    }
+
+    fn task_of(&mut self, partition: Partition) -> &mut ingest::Task {
+        let task = self.tasks.ingest.get_mut(&partition.number);
+        task.expect("open since it restores")
     }
 
     /// Whether retention has removed remembered payments that are inside the window. What comes next
@@ -110,95 +117,114 @@ impl<P: Port> Worker<P> {
         )))
     }
 
-    /// Reads on in the log of exclusions: which payments of a source partition, from `from` on, were
-    /// excluded as repeats. Not everything in one turn: other tasks run meanwhile.
+    /// Reads on in the exclusions: which payments of a source partition, from `from` on, were excluded
+    /// as repeats. Not everything in one turn: other tasks run meanwhile.
     fn read_exclusions(
         &mut self,
         source: Partition,
         from: i64,
         decided_since: i64,
     ) -> Result<Repeats, Failure> {
-        let number = source.number % self.fixed.partitions.exclusions;
-        let log = Partition::new(Topic::Exclusions, number);
         let Some(Life::Restoring(restore)) = self.tasks.lives.get_mut(&source) else {
             return Ok(Repeats::NotYet);
         };
         let mut read = match restore.exclusions.take() {
             Some(read) => read,
-            None => match self.begin_exclusions(log, decided_since)? {
+            None => match self.begin_exclusions(decided_since)? {
                 Some(read) => read,
                 None => return Ok(Repeats::Deleted),
             },
         };
-        let stable = self.reader.ends(&[log], Isolation::Committed)?[0];
-        let to = read.end.min(stable).min(read.next + SLICE);
-        let range = Range {
-            partition: log,
-            from: read.next,
-            to,
+        if read.open.is_empty() {
+            return Ok(Repeats::At(read.repeats));
+        }
+        let open: Vec<Partition> = read.open.keys().copied().collect();
+        let stables = self.reader.ends(&open, Isolation::Committed)?;
+        let range = |((partition, (next, end)), stable): ((&Partition, &(i64, i64)), &i64)| Range {
+            partition: *partition,
+            from: *next,
+            to: (*end).min(*stable).min(next + SLICE),
         };
+        let ranges: Vec<Range> = read.open.iter().zip(&stables).map(range).collect();
         let isolation = Isolation::Committed;
-        self.port.scan(isolation, &[range], |record, _| {
+        self.port.scan(isolation, &ranges, |record, _| {
             let repeat = record.value.and_then(read_repeat);
             let ours = repeat.filter(|it| it.partition == source.number && it.offset >= from);
             read.repeats.extend(ours.map(|repeat| repeat.offset));
         })?;
-        read.next = read.next.max(to);
-        if read.next >= read.end {
+        for range in &ranges {
+            if let Some((next, _)) = read.open.get_mut(&range.partition) {
+                *next = range.to.max(*next);
+            }
+        }
+        // All transactions of this task have ended; the markers of the last may be under way there.
+        let behind = ranges.iter().zip(&stables);
+        let behind = behind.filter(|(range, stable)| range.to >= **stable);
+        let behind: Vec<(Partition, i64)> = behind
+            .map(|(range, stable)| (range.partition, *stable))
+            .collect();
+        read.open.retain(|_, (next, end)| next < end);
+        if read.open.is_empty() {
             read.repeats.sort_unstable();
             return Ok(Repeats::At(read.repeats));
         }
-        let next = read.next;
+        let waits = behind
+            .into_iter()
+            .find(|(partition, _)| read.open.contains_key(partition));
         if let Some(Life::Restoring(restore)) = self.tasks.lives.get_mut(&source) {
             restore.exclusions = Some(read);
         }
-        // All transactions of this task have ended; the markers of the last may be under way here.
-        if next >= stable {
-            self.look_after(source, log, next)?;
+        if let Some((log, position)) = waits {
+            self.look_after(source, log, position)?;
         }
         Ok(Repeats::NotYet)
     }
 
-    /// Where to read the exclusions; `None` when a part of them is gone.
-    fn begin_exclusions(
-        &self,
-        log: Partition,
-        decided_since: i64,
-    ) -> Result<Option<Exclusions>, Failure> {
-        let bounds = self.reader.bounds(log)?;
+    /// Where to read the exclusions: all partitions, for their number may have been another one.
+    /// `None` when a part of them is gone, or all.
+    fn begin_exclusions(&self, decided_since: i64) -> Result<Option<Exclusions>, Failure> {
         let since = decided_since.saturating_sub(CLOCK_STEP_MILLIS);
-        let next = self.reader.offset_at(log, since)?.unwrap_or(bounds.high);
-        if bounds.low > 0 && next <= bounds.low {
-            tracing::warn!(
-                topic = self.fixed.names.of(log.topic),
-                partition = log.number,
-                from = bounds.low,
-                "exclusions were deleted: a payment whose first is no longer in the log is taken for \
-                 a first"
-            );
-            return Ok(None);
+        let (mut open, mut is_empty) = (BTreeMap::new(), true);
+        for number in 0..self.fixed.partitions.exclusions {
+            let log = Partition::new(Topic::Exclusions, number);
+            let bounds = self.reader.bounds(log)?;
+            let next = self.reader.offset_at(log, since)?.unwrap_or(bounds.high);
+            if bounds.low > 0 && next <= bounds.low {
+                tracing::warn!(
+                    topic = self.fixed.names.of(log.topic),
+                    partition = number,
+                    from = bounds.low,
+                    "exclusions were deleted: a payment whose first is no longer in the log is taken \
+                     for a first"
+                );
+                return Ok(None);
+            }
+            is_empty &= bounds.high == 0;
+            if next < bounds.high {
+                open.insert(log, (next, bounds.high));
+            }
         }
-        Ok(Some(Exclusions {
-            next,
-            end: bounds.high,
+        let read = Exclusions {
+            open,
             repeats: Vec::new(),
-        }))
+        };
+        Ok((!is_empty).then_some(read))
     }
 }
 
-/// The log of exclusions while it is read.
+/// The exclusions while they are read.
 #[derive(Debug)]
 pub(super) struct Exclusions {
-    next: i64,
-    end: i64,
+    /// Partitions that are not read to the end: the next offset, and the end.
+    open: BTreeMap<Partition, (i64, i64)>,
     /// Offsets in the source.
     repeats: Vec<i64>,
 }
 
-/// What the log of exclusions tells.
+/// What the exclusions tell.
 enum Repeats {
     NotYet,
-    /// Nothing certain: a part of it is gone.
+    /// Nothing certain: a part of them is gone.
     Deleted,
     /// Rising offsets in the source.
     At(Vec<i64>),
