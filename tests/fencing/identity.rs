@@ -10,7 +10,7 @@ use rdkafka::producer::{BaseProducer, Producer};
 
 use crate::flow::Flow;
 
-/// One takeover can fence several times in less than this.
+/// What is noticed later than this is another takeover.
 const ANOTHER: Duration = Duration::from_secs(6);
 
 /// Another producer takes the transactional id of the first instance.
