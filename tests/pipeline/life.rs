@@ -88,7 +88,7 @@ fn a_hangup_takes_the_filter_of_the_log_over_and_never_ends_the_service() {
     );
     hang_up("[log]\ncolour = true\n", "unknown key");
     hang_up(
-        &format!("{config}\n[dedup]\nwindow = \"9d\"\n"),
+        &format!("{config}\n[shutdown]\ngrace = \"9s\"\n"),
         "are read at start only",
     );
     hang_up(&config, "\"filter\":\"info\"");
