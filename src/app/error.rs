@@ -95,7 +95,12 @@ pub(super) fn name_missing_rights(config: &Config, error: Error) -> Error {
             .map(|right| right.to_string())
             .collect(),
         Denial::Cluster | Denial::Topic | Denial::Group => {
-            let found = topics::missing_rights(config).unwrap_or_default();
+            let mut found = topics::missing_rights(config).unwrap_or_default();
+            if found.is_empty() && denial == Denial::Group {
+                // Kafka does not tell of a group that may be seen whether it may be joined.
+                found = rights::needed(config, Purpose::Run);
+                found.retain(|right| matches!(right.resource, Resource::Group(_)));
+            }
             found.iter().map(ToString::to_string).collect()
         }
     };

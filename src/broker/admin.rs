@@ -16,6 +16,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
+use rdkafka::topic_partition_list::TopicPartitionList;
 
 use crate::broker::classify::{self, Administration, Denial, denial};
 use crate::broker::client;
@@ -91,6 +92,7 @@ pub enum Error {
 
 /// The administrator's side of a cluster.
 pub struct Admin {
+    config: ClientConfig,
     client: AdminClient<DefaultClientContext>,
     /// Lists the topics, and unlike the other one tells why it cannot reach a broker.
     probe: BaseConsumer<Watch>,
@@ -172,6 +174,7 @@ impl Admin {
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         let runtime = runtime.map_err(|error| Error::Client(error.to_string()))?;
         Ok(Admin {
+            config,
             client,
             probe,
             runtime,
@@ -207,7 +210,6 @@ impl Admin {
         }
         let client = self.client.inner().native_ptr();
         let topics: Vec<&str> = topics.into_iter().collect();
-        let groups: Vec<&str> = groups.into_iter().collect();
         let told = |answer: Result<BTreeMap<String, Allowed>, KafkaError>| {
             answer.unwrap_or_else(|error| {
                 tracing::warn!(%error, "the cluster does not tell what is allowed");
@@ -215,10 +217,10 @@ impl Admin {
             })
         };
         let on_topics = told(operations::on_topics(client, &topics, RIGHTS_WAIT));
-        let on_groups = match groups.as_slice() {
-            [] => BTreeMap::new(),
-            groups => told(operations::on_groups(client, groups, RIGHTS_WAIT)),
-        };
+        let on_groups: BTreeMap<&str, Allowed> = groups
+            .into_iter()
+            .map(|group| (group, self.on_group(group, topics.first())))
+            .collect();
         // What cannot be seen may still be asked for its settings.
         let hidden = on_topics
             .iter()
@@ -233,7 +235,7 @@ impl Admin {
         let is_missing = |right: &&Right| {
             let allowed = match &right.resource {
                 Resource::Topic(name) => on_topics.get(name),
-                Resource::Group(name) => on_groups.get(name),
+                Resource::Group(name) => on_groups.get(name.as_str()),
                 Resource::TransactionalIds(_) => None,
             };
             match allowed {
@@ -243,6 +245,39 @@ impl Admin {
             }
         };
         Ok(needed.iter().filter(is_missing).cloned().collect())
+    }
+
+    /// Whether a group may be seen, by its offset of some topic. What else is allowed on it shows when
+    /// it is joined: the request that tells (DescribeConsumerGroups with its operations) aborts the
+    /// process when its connection breaks (librdkafka, pull request 5397).
+    fn on_group(&self, group: &str, topic: Option<&&str>) -> Allowed {
+        let mut config = self.config.clone();
+        config
+            .set("group.id", group)
+            .set("isolation.level", "read_uncommitted");
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition(topic.copied().unwrap_or(group), 0);
+        let created = config.create_with_context(Watch::default());
+        let answer = created.and_then(|client: BaseConsumer<Watch>| {
+            let answer = client.committed_offsets(asked, RIGHTS_WAIT);
+            // A refusal by the coordinator is told beside the call, which only times out.
+            let _ = client.poll(Duration::ZERO);
+            let complaint = client.context().lock().clone();
+            match complaint.and_then(|complaint| complaint.code) {
+                Some(code) if answer.is_err() => Err(KafkaError::OffsetFetch(code)),
+                _ => answer,
+            }
+        });
+        match answer {
+            Err(KafkaError::OffsetFetch(RDKafkaErrorCode::GroupAuthorizationFailed)) => {
+                Allowed::Nothing
+            }
+            Err(error) => {
+                tracing::warn!(group, %error, "the cluster does not tell what is allowed");
+                Allowed::Unknown
+            }
+            Ok(_) => Allowed::Unknown,
+        }
     }
 
     /// Those of the named topics that exist and that the principal may see.

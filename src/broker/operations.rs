@@ -68,50 +68,6 @@ pub(super) fn on_topics(
     Ok(found)
 }
 
-/// What is allowed on these groups, by name.
-pub(super) fn on_groups(
-    client: *mut rd::rd_kafka_t,
-    names: &[&str],
-    timeout: Duration,
-) -> Result<BTreeMap<String, Allowed>, KafkaError> {
-    let owned = zero_terminated(names);
-    let mut pointers: Vec<*const c_char> = owned.iter().map(|name| name.as_ptr()).collect();
-    let operation = rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
-    let call = Call::make(
-        client,
-        (operation, timeout),
-        include_operations,
-        // SAFETY: handle, options and queue are live; the names are copied into the request.
-        |options, queue| unsafe {
-            rd::rd_kafka_DescribeConsumerGroups(
-                client,
-                pointers.as_mut_ptr(),
-                pointers.len(),
-                options,
-                queue,
-            );
-        },
-    )?;
-    let mut found = BTreeMap::new();
-    let mut count = 0;
-    // SAFETY: as above.
-    unsafe {
-        let result = rd::rd_kafka_event_DescribeConsumerGroups_result(call.event());
-        let groups = rd::rd_kafka_DescribeConsumerGroups_result_groups(result, &raw mut count);
-        for index in 0..count {
-            let group = *groups.add(index);
-            let name = CStr::from_ptr(rd::rd_kafka_ConsumerGroupDescription_group_id(group));
-            let error = rd::rd_kafka_ConsumerGroupDescription_error(group);
-            let mut length = 0;
-            let operations =
-                rd::rd_kafka_ConsumerGroupDescription_authorized_operations(group, &raw mut length);
-            let allowed = allowed(error, operations, length);
-            found.insert(name.to_string_lossy().into_owned(), allowed);
-        }
-    }
-    Ok(found)
-}
-
 fn zero_terminated(names: &[&str]) -> Vec<CString> {
     let owned = names.iter().map(|name| CString::new(*name));
     owned
@@ -120,8 +76,8 @@ fn zero_terminated(names: &[&str]) -> Vec<CString> {
 }
 
 fn include_operations(options: *mut rd::rd_kafka_AdminOptions_t) {
-    // SAFETY: the options are live, and take this value for both requests of this file: the error
-    // object is null.
+    // SAFETY: the options are live, and take this value for this request: the error object is
+    // null.
     unsafe { rd::rd_kafka_AdminOptions_set_include_authorized_operations(options, 1) };
 }
 
@@ -137,9 +93,7 @@ unsafe fn allowed(
     let code = Code::from(unsafe { rd::rd_kafka_error_code(error) });
     match code {
         Code::NoError => {}
-        Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed => {
-            return Allowed::Nothing;
-        }
+        Code::TopicAuthorizationFailed => return Allowed::Nothing,
         _ => return Allowed::Unknown,
     }
     if operations.is_null() {
