@@ -248,7 +248,7 @@ impl Admin {
     }
 
     /// Whether a group may be seen, by its offset of some topic. What else is allowed on it shows when
-    /// it is joined: the request that tells (DescribeConsumerGroups with its operations) aborts the
+    /// it is joined: the request that tells (`DescribeConsumerGroups` with operations) aborts the
     /// process when its connection breaks (librdkafka, pull request 5397).
     fn on_group(&self, group: &str, topic: Option<&&str>) -> Allowed {
         let mut config = self.config.clone();
