@@ -233,13 +233,16 @@ fn every_test_that_is_named_exists() {
             && !span.starts_with("settle_")
             && !span.starts_with("__")
     };
-    let spans = spans(&readme());
-    let named: Vec<&String> = spans.iter().filter(is_test).collect();
-    assert!(!named.is_empty());
-    for name in named {
-        let definition = format!("fn {name}()");
-        let exists = sources.iter().any(|source| source.contains(&definition));
-        assert!(exists, "{name}");
+    let proof = fs::read_to_string(Path::new(ROOT).join("docs/proof.md")).unwrap();
+    for text in [readme(), proof] {
+        let spans = spans(&text);
+        let named: Vec<&String> = spans.iter().filter(is_test).collect();
+        assert!(!named.is_empty());
+        for name in named {
+            let definition = format!("fn {name}()");
+            let exists = sources.iter().any(|source| source.contains(&definition));
+            assert!(exists, "{name}");
+        }
     }
 }
 

@@ -135,7 +135,7 @@ fn foreign(record: &Record, names: &Names, reason: &str) -> Failure {
 pub(super) fn made_anew(topic: &str) -> String {
     format!(
         "Restore the topic; or stop all instances, delete it (`kafka-topics.sh --delete --topic \
-         {topic}`), and run `settle positions rebuild`, which fills it from the statistics and the \
+         {topic}`), and run `settle positions rebuild`, which fills it from the settlements and the \
          group's offsets"
     )
 }

@@ -83,7 +83,7 @@ impl Refusal {
         match self {
             Self::PositionMissing { .. } => {
                 "Restore the changelog topic; or stop all instances and \
-                 run `settle positions rebuild`, which fills it from the statistics and the \
+                 run `settle positions rebuild`, which fills it from the settlements and the \
                  group's offsets"
                     .to_owned()
             }

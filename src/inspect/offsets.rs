@@ -286,7 +286,7 @@ impl Offsets {
         }
         let _ = writeln!(
             out,
-            "\na lag of up to {MARKERS} is none: the ends of transactions stand behind the last record"
+            "\na lag of 1 or {MARKERS} is transaction markers, not records"
         );
         for note in &self.notes {
             let _ = writeln!(out, "note: {note}");

@@ -13,6 +13,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
 use tokio::time;
 
+use crate::proxy::api::Api;
 use crate::proxy::frame::{self, Frame, Request};
 use crate::proxy::rule::{Book, Caught, Fate, Side, Stage};
 
@@ -24,6 +25,7 @@ struct Pending {
     correlation: i32,
     key: i16,
     version: i16,
+    client: String,
     caught: Option<Arc<Caught>>,
     /// The client does not get the answer, and this becomes of its side.
     swallow: Option<Side>,
@@ -81,7 +83,8 @@ pub(super) async fn carry(client: TcpStream, broker: TcpStream, book: Arc<Book>)
         unanswered: watch::Sender::new(0),
         cut: watch::Sender::new(None),
     });
-    let down = tokio::spawn(answers(from_broker, to_client, Arc::clone(&lane)));
+    let answers = answers(from_broker, to_client, Arc::clone(&lane), Arc::clone(&book));
+    let down = tokio::spawn(answers);
     let up = Up {
         to_broker,
         lane,
@@ -168,6 +171,7 @@ impl Up {
             correlation: request.correlation,
             key: request.key,
             version: request.version,
+            client: request.client.clone(),
             caught,
             swallow,
         });
@@ -176,7 +180,12 @@ impl Up {
 }
 
 /// The way down.
-async fn answers(mut from_broker: OwnedReadHalf, to_client: OwnedWriteHalf, lane: Arc<Lane>) {
+async fn answers(
+    mut from_broker: OwnedReadHalf,
+    to_client: OwnedWriteHalf,
+    lane: Arc<Lane>,
+    book: Arc<Book>,
+) {
     let mut to_client = Some(to_client);
     let mut cut = lane.cut.subscribe();
     loop {
@@ -191,7 +200,7 @@ async fn answers(mut from_broker: OwnedReadHalf, to_client: OwnedWriteHalf, lane
         let Ok(answer) = read else {
             break;
         };
-        if !is_for_client(&lane, &answer) {
+        if !is_for_client(&lane, &book, &answer) {
             continue;
         }
         if let Some(writer) = &mut to_client
@@ -207,15 +216,19 @@ async fn answers(mut from_broker: OwnedReadHalf, to_client: OwnedWriteHalf, lane
 }
 
 /// Notes an answer; `false` when the client is not to get it.
-fn is_for_client(lane: &Lane, answer: &Frame) -> bool {
+fn is_for_client(lane: &Lane, book: &Book, answer: &Frame) -> bool {
     let Ok(correlation) = frame::correlation(answer) else {
         return true;
     };
     let Some(pending) = lane.answered(correlation) else {
         return true;
     };
+    let code = frame::error_code(pending.key, pending.version, answer);
+    let ends = [Api::EndTxn, Api::InitProducerId];
+    if code == Some(0) && ends.iter().any(|api| api.is(pending.key)) {
+        book.ended(&pending.client);
+    }
     if let Some(caught) = &pending.caught {
-        let code = frame::error_code(pending.key, pending.version, answer);
         caught.answered(code);
     }
     if let Some(side) = pending.swallow {

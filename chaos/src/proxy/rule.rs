@@ -1,6 +1,7 @@
 //! Rules: which requests are interfered with, and how; and the book of those that were.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -121,6 +122,8 @@ pub enum Stage {
 pub(super) struct Caught {
     client: String,
     stage: watch::Sender<Stage>,
+    /// Its transaction was ended while it was held.
+    is_late: AtomicBool,
 }
 
 impl Caught {
@@ -128,6 +131,7 @@ impl Caught {
         Arc::new(Self {
             client: client.to_owned(),
             stage: watch::Sender::new(stage),
+            is_late: AtomicBool::new(false),
         })
     }
 
@@ -168,6 +172,18 @@ impl Armed {
         let inner = self.book.lock();
         let caught = inner.rules[&self.id].caught.iter();
         caught.map(|caught| caught.stage()).collect()
+    }
+
+    /// The error codes of the answers to requests that arrived when their transaction had been ended.
+    pub fn late_answers(&self) -> Vec<Option<i16>> {
+        let inner = self.book.lock();
+        let caught = inner.rules[&self.id].caught.iter();
+        let late = caught.filter(|caught| caught.is_late.load(Ordering::SeqCst));
+        let codes = late.filter_map(|caught| match caught.stage() {
+            Stage::Answered(code) => Some(code),
+            _ => None,
+        });
+        codes.collect()
     }
 
     /// Waits until so many requests were caught.
@@ -320,6 +336,17 @@ impl Book {
             met = Some((fate, caught));
         }
         met
+    }
+
+    /// A transaction of this client was ended: what is held of it will arrive late.
+    pub(super) fn ended(&self, client: &str) {
+        let inner = self.lock();
+        let caught = inner.rules.values().flat_map(|entry| &entry.caught);
+        for caught in caught.filter(|caught| caught.client == client) {
+            if caught.stage() == Stage::Held {
+                caught.is_late.store(true, Ordering::SeqCst);
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
