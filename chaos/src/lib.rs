@@ -9,6 +9,7 @@
 
 pub mod bench;
 pub mod browser;
+pub mod checkers;
 pub mod cluster;
 pub mod demo;
 pub mod interrupt;

@@ -1,6 +1,7 @@
 //! The HTTP interface over real sockets, asked from outside.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod description;
 mod limits;
 mod operations;
 mod page;

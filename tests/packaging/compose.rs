@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use chaos::checkers::checker;
 use chaos::cluster::serve_rules::ServeRulesOptions;
 use clap::{Args, FromArgMatches};
 use serde_norway::{Mapping, Value};
@@ -89,7 +90,8 @@ fn has_healthcheck(service: &Mapping) -> bool {
 
 /// What compose says of a file.
 fn config(path: &Path) -> std::process::Output {
-    program::tool("docker-compose")
+    checker("docker-compose")
+        .unwrap()
         .arg("--file")
         .arg(path)
         .args(["--profile", "*", "config", "--quiet"])

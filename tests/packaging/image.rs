@@ -5,6 +5,8 @@ use std::net::TcpListener;
 use std::process::{Command, Output};
 use std::thread;
 
+use chaos::checkers::checker;
+
 use crate::files;
 use crate::program;
 
@@ -45,7 +47,8 @@ fn words(instruction: &str) -> Vec<String> {
 
 #[test]
 fn hadolint_finds_nothing() {
-    let output = program::tool("hadolint")
+    let output = checker("hadolint")
+        .unwrap()
         .arg(files::path("Dockerfile"))
         .output()
         .unwrap();

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::Output;
 
+use chaos::checkers::checker;
 use serde::Deserialize;
 use serde_norway::{Deserializer, Value};
 
@@ -67,7 +68,8 @@ fn container() -> Value {
 }
 
 fn validated(path: &std::path::Path) -> Output {
-    program::tool("kubernetes-validate")
+    checker("kubernetes-validate")
+        .unwrap()
         .args(["--strict", "--quiet"])
         .arg(path)
         .output()

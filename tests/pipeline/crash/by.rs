@@ -13,6 +13,8 @@ pub enum By {
     Life,
     /// A start on an empty directory, so that there is something to read.
     Empty,
+    /// The same, once for each partition.
+    EmptyLife,
     /// A start on damaged files.
     Damage,
     /// A failed transaction; once in a life.
@@ -78,7 +80,8 @@ pub fn by(point: Point) -> By {
         | P::RestoreOffsets
         | P::AssignedBefore
         | P::AssignedAfter => By::Life,
-        P::RestoreRead | P::RestoreWindow | P::RestoreReplay => By::Empty,
+        P::RestoreRead | P::RestoreReplay => By::Empty,
+        P::RestoreWindow => By::EmptyLife,
         P::AsideBefore | P::AsideAfter => By::Damage,
         P::RecoverBefore | P::RecoverAfter => By::Failure,
         P::CloseBefore | P::CloseSaved => By::End,

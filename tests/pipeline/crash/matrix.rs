@@ -16,6 +16,7 @@ const ALONE: &[By] = &[
     By::Start,
     By::Life,
     By::Empty,
+    By::EmptyLife,
     By::Damage,
     By::Failure,
     By::End,
@@ -39,12 +40,9 @@ struct Death {
 /// Dies as it is told to. The instance is down before and afterwards.
 fn die(line: &mut Line, death: Death) {
     let way = by(death.point);
-    if death.empty || way == By::Empty {
-        line.lose_state(0).unwrap();
-    }
     // What comes once in a life is reached again in the next one, after a death at the same place.
     let (lives, hit) = match way {
-        By::Life | By::Failure | By::LastStep => (death.hit, 1),
+        By::Life | By::EmptyLife | By::Failure | By::LastStep => (death.hit, 1),
         _ => (1, death.hit),
     };
     let mut specification = format!("{}=kill@{hit}", name(death.point));
@@ -52,6 +50,9 @@ fn die(line: &mut Line, death: Death) {
         specification.push_str(",commit.before=error@2");
     }
     for _ in 0..lives {
+        if death.empty || matches!(way, By::Empty | By::EmptyLife) {
+            line.lose_state(0).unwrap();
+        }
         if way == By::Damage {
             damage(line);
         }
