@@ -6,7 +6,7 @@
 mod markers;
 
 use std::fs;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -59,24 +59,21 @@ fn prove_through(
         ..SendOptions::new(&pipeline.bootstrap(), &pipeline.names.source)
     };
     let day = Day::new(DayOptions::new(seed, PAYMENTS_MAX, PARTITIONS));
-    let (sent, over) = (AtomicU64::new(0), AtomicBool::new(false));
-    thread::scope(|scope| {
-        let sender = scope.spawn(|| {
-            send::send(&sending, day, |count| {
-                sent.store(count, Ordering::Relaxed);
-                count < payments || !over.load(Ordering::Relaxed)
-            })
-        });
-        let wait_sent = |count: u64| {
-            wait::until("payments are sent", LIMIT, || {
-                Ok((sent.load(Ordering::Relaxed) >= count).then_some(()))
-            })
-            .unwrap();
-        };
-        trouble(&pipeline, &wait_sent);
-        over.store(true, Ordering::Relaxed);
-        sender.join().unwrap().unwrap();
+    let sent = AtomicU64::new(0);
+    let day = day.inspect(|_| {
+        sent.fetch_add(1, Ordering::Relaxed);
     });
+    let wait_sent = |count: u64| {
+        wait::until("payments are sent", LIMIT, || {
+            Ok((sent.load(Ordering::Relaxed) >= count).then_some(()))
+        })
+        .unwrap();
+    };
+    let work = || {
+        trouble(&pipeline, &wait_sent);
+        wait_sent(payments);
+    };
+    send::during(&sending, day, work).unwrap();
     let run = pipeline.run();
     let settled = settled::wait_settled(&run, LIMIT);
     if settled.is_err() {

@@ -8,8 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chaos::cluster::rule_faults::Fault;
@@ -375,14 +373,7 @@ fn every_query_has_data_every_metric_is_scraped_and_every_diagnosis_works_in_a_r
         merchants: 2000,
         ..DayOptions::new(7, 200_000, scene.pipeline.partitions)
     });
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let sender = scope.spawn(|| send::send(&sending, day, |_| !stop.load(Ordering::Relaxed)));
-        let stop_sending = Stop(&stop);
-        scene.play();
-        drop(stop_sending);
-        sender.join().unwrap().unwrap();
-    });
+    send::during(&sending, day, || scene.play()).unwrap();
     settled::wait_settled(&scene.pipeline.run(), LIMIT).unwrap();
     for path in ["/readyz", "/api/aggregation-data/all"] {
         scene.get(0, path).unwrap();
@@ -408,13 +399,4 @@ fn every_query_has_data_every_metric_is_scraped_and_every_diagnosis_works_in_a_r
     scene.walk_through();
     settled::wait_settled(&scene.pipeline.run(), LIMIT).unwrap();
     scene.prometheus.keep();
-}
-
-/// A failed condition must not leave the sender running.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }

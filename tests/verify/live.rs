@@ -1,7 +1,6 @@
 //! The program itself: beside instances under load that are killed, and on what they leave behind.
 
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use chaos::cluster::wait;
@@ -44,18 +43,11 @@ fn beside_instances_that_are_killed_under_load_there_is_no_false_alarm() {
     let mut line = Line::new("alarm").with_database();
     line.start(2);
     let tail = line.tail();
-    let stop = AtomicBool::new(false);
     let sending = SendOptions {
         per_second: Some(800),
         ..line.sending()
     };
-    thread::scope(|scope| {
-        let sender = scope.spawn(|| {
-            send::send(&sending, day(seed, 1_000_000), |_| {
-                !stop.load(Ordering::Relaxed)
-            })
-        });
-        let stop_sending = Stop(&stop);
+    send::during(&sending, day(seed, 1_000_000), || {
         for kill in 0..KILLS {
             let before = tail.seen().unwrap().total();
             wait::until("progress before the kill", LIMIT, || {
@@ -74,22 +66,12 @@ fn beside_instances_that_are_killed_under_load_there_is_no_false_alarm() {
             assert!(read >= before / 2, "{}", verified.text);
             line.instances[kill % 2].restart().unwrap();
         }
-        drop(stop_sending);
-        sender.join().unwrap().unwrap();
-    });
+    })
+    .unwrap();
     line.settle();
     let verified = verify(&line, &["--at-rest"]);
     assert_eq!(verified.code, Some(0), "{}", verified.text);
     assert_eq!(verified.report["basesOnTheirWay"], 0, "{}", verified.text);
-}
-
-/// A failed condition must not leave the sender running.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// The numbers of the promises that a report calls broken.
