@@ -111,6 +111,11 @@ impl Inbox {
         self.is_empty() && self.last.is_some_and(|last| last + 1 == next)
     }
 
+    /// Whether nothing has come in since the task began.
+    pub fn is_untouched(&self) -> bool {
+        self.is_empty() && self.last.is_none()
+    }
+
     fn empty(&mut self) {
         self.bytes.clear();
         self.entries.clear();

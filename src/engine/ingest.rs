@@ -190,8 +190,8 @@ impl Task {
         })
     }
 
-    /// The first payment of this id, and whether its bytes are the same; or remembers this one as
-    /// the first.
+    /// The first payment that this one repeats, and whether its bytes are the same; or remembers this
+    /// one as the first of its id.
     fn remember(
         &self,
         item: &Item,
@@ -199,15 +199,19 @@ impl Task {
         ids: &mut Ids,
     ) -> Result<Option<(Seen, bool)>, state::Error> {
         let seen = seen(item, id);
-        let window = self.store.window();
-        let earlier = match ids.find(seen.id, seen.timestamp, window) {
-            Some(earlier) => Some(earlier),
-            None => self.store.find(seen.id, seen.timestamp)?,
+        let is_same = |first: &Seen| first.fingerprint == seen.fingerprint;
+        let in_batch = ids.find(&seen, self.store.window());
+        let first = match in_batch {
+            Some(first) if is_same(&first) => in_batch,
+            _ => {
+                let stored = self.store.find(&seen)?;
+                stored.filter(is_same).or(in_batch).or(stored)
+            }
         };
-        if earlier.is_none() {
+        if first.is_none() {
             ids.insert(seen);
         }
-        Ok(earlier.map(|earlier| (earlier, earlier.fingerprint == seen.fingerprint)))
+        Ok(first.map(|first| (first, is_same(&first))))
     }
 
     /// From now on committed records are read again.

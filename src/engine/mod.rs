@@ -10,6 +10,7 @@ mod former;
 mod hanging;
 mod inbox;
 mod ingest;
+mod markers;
 mod outbox;
 mod react;
 mod replay;

@@ -361,6 +361,7 @@ impl<P: Port> Worker<P> {
             trace: trace.as_deref(),
             is_undone,
             source,
+            ends_in_marker: partition.topic == Topic::Bases,
             application_id: &self.fixed.application_id,
             topic,
         };
@@ -408,6 +409,11 @@ impl<P: Port> Worker<P> {
     /// Lets a restored task run from `start` on.
     fn set_running(&mut self, partition: Partition, start: i64) -> Result<(), Failure> {
         failpoint::fail::<Failure>(Point::RestoreRunning)?;
+        // What fails from here on is done again, and needs no log any more.
+        self.consumer.start(partition, start)?;
+        if let Some(Life::Restoring(restore)) = self.tasks.lives.get_mut(&partition) {
+            restore.logs.clear();
+        }
         let number = partition.number;
         if partition.topic == Topic::Source {
             self.reader.stop(partition)?;
@@ -424,7 +430,6 @@ impl<P: Port> Worker<P> {
             task.begin_at(start);
             self.views.serve(number, Served::Ready(task.store.view()));
         }
-        self.consumer.start(partition, start)?;
         self.tasks.lives.insert(partition, Life::Running);
         failpoint::hit(Point::RestoreDone);
         self.metrics.restores.increment(1);

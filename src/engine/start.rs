@@ -20,6 +20,8 @@ pub struct Facts<'a> {
     pub is_undone: bool,
     /// Where the source partition begins and ends.
     pub source: Bounds,
+    /// Every record of the topic is followed by the marker of its transaction.
+    pub ends_in_marker: bool,
     pub application_id: &'a str,
     pub topic: &'a str,
 }
@@ -139,6 +141,14 @@ pub fn decide(facts: &Facts) -> Result<Start, Refusal> {
         });
     }
     let (next, Bounds { low, high }) = (recorded.next, facts.source);
+    // With a record at `next` the log would end behind its marker, too.
+    let only_marker_deleted = facts.ends_in_marker && low == next + 1 && high == low;
+    if only_marker_deleted {
+        return Ok(Start {
+            offset: low,
+            group_differed: facts.group != Some(next),
+        });
+    }
     if next < low {
         return Err(Refusal::RecordsDeleted { next, low });
     }
@@ -169,6 +179,7 @@ mod tests {
             trace: None,
             is_undone: false,
             source: BOUNDS,
+            ends_in_marker: false,
             application_id: "settle",
             topic: "payments",
         }
@@ -207,6 +218,29 @@ mod tests {
             group_differed: true,
         };
         assert_eq!(decide(&undone), Ok(expected));
+    }
+
+    #[test]
+    fn a_marker_that_was_deleted_with_everything_before_it_is_no_loss() {
+        let mut of_bases = Facts {
+            source: Bounds { low: 51, high: 51 },
+            ends_in_marker: true,
+            ..facts(Some(50), Some(50))
+        };
+        let start = Start {
+            offset: 51,
+            group_differed: false,
+        };
+        assert_eq!(decide(&of_bases), Ok(start));
+        // The last record of a partition of payments may stand there.
+        of_bases.ends_in_marker = false;
+        let refused = Err(Refusal::RecordsDeleted { next: 50, low: 51 });
+        assert_eq!(decide(&of_bases), refused);
+        // A base and its marker.
+        of_bases.ends_in_marker = true;
+        of_bases.source = Bounds { low: 52, high: 52 };
+        let refused = Err(Refusal::RecordsDeleted { next: 50, low: 52 });
+        assert_eq!(decide(&of_bases), refused);
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl Tasks {
 
     /// Inbox and source position of a task, if it runs.
     fn running(&mut self, partition: Partition) -> Option<(&mut Inbox, i64)> {
-        if !matches!(self.lives.get(&partition), Some(Life::Running)) {
+        if !self.runs(partition) {
             return None;
         }
         let open = "a running task is open";
@@ -82,6 +82,23 @@ impl Tasks {
     pub fn in_life(&self, is: fn(&Life) -> bool) -> Vec<Partition> {
         let lives = self.lives.iter().filter(|(_, life)| is(life));
         lives.map(|(partition, _)| *partition).collect()
+    }
+
+    /// The inbox and the source position of every open task.
+    pub fn inboxes(&self) -> impl Iterator<Item = (Partition, &Inbox, i64)> {
+        let ingest = self.ingest.values().map(|task| {
+            let next = task.store.positions().source;
+            (task.partition(), &task.inbox, next)
+        });
+        let settle = self.settle.values().map(|task| {
+            let next = task.store.positions().source;
+            (task.partition(), &task.inbox, next)
+        });
+        ingest.chain(settle)
+    }
+
+    pub fn runs(&self, partition: Partition) -> bool {
+        matches!(self.lives.get(&partition), Some(Life::Running))
     }
 
     /// Whether the task that owns this log restores.

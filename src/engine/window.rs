@@ -53,7 +53,10 @@ impl<P: Port> Worker<P> {
         };
         let mut again = Again {
             decided_since: window.decided_since,
-            time: position.map_or(0, |position| position.time),
+            // A store that only lags goes through the same times as when its records were decided.
+            time: position
+                .filter(|_| is_lost)
+                .map_or(0, |position| position.time),
             repeats: None,
         };
         if from >= start {

@@ -1,17 +1,16 @@
 //! One worker: its parts and one turn of its loop. Reactions: `react.rs`; assignment:
 //! `assignment.rs`; restore: `restore.rs`; lost markers: `hanging.rs`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::broker::Partition;
-use crate::broker::classify::{self, Error, Reaction};
+use crate::broker::classify;
 use crate::broker::group::Members;
 use crate::broker::monitor::Ends;
 use crate::broker::port::{Consumer as _, Fetched as _, Polled, Port, Producer as _};
-use crate::broker::scan::{Isolation, Range};
 use crate::broker::transaction::Transaction;
 use crate::clock;
 use crate::engine::background::Background;
@@ -19,6 +18,7 @@ use crate::engine::failure::{Cause, Failure, Stopped, Todo};
 use crate::engine::fixed::Fixed;
 use crate::engine::former::FormerWriters;
 use crate::engine::hanging::Lookout;
+use crate::engine::markers::holds_no_record;
 use crate::engine::outbox::Outbox;
 use crate::engine::status;
 use crate::engine::takeovers::Takeovers;
@@ -49,9 +49,6 @@ const INBOX_BYTES_MAX: usize = 8 << 20;
 
 /// How long committed state may stay in memory only.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
-
-/// How often idle tasks are moved past control markers.
-const MARKERS_INTERVAL: Duration = Duration::from_secs(30);
 
 /// So many takeovers of the transactional id within a minute are another process's.
 const FENCINGS: usize = 3;
@@ -103,7 +100,7 @@ pub struct Worker<P: Port> {
     pub(super) metrics: Metrics,
     background: Background,
     checkpoint_at: Duration,
-    markers_at: Duration,
+    pub(super) markers_at: Duration,
     committed_at: Duration,
     /// Takeovers of the transactional id.
     pub(super) fencings: Takeovers,
@@ -316,41 +313,6 @@ impl<P: Port> Worker<P> {
         Ok(positions)
     }
 
-    /// Where idle tasks could go on behind the control markers that end their logs. Committed now
-    /// and then, so that retention which removes a processed log with its markers does not look
-    /// like a gap.
-    fn past_markers(&mut self) -> Result<BTreeMap<Partition, i64>, Failure> {
-        if self.fixed.now < self.markers_at + MARKERS_INTERVAL {
-            return Ok(BTreeMap::new());
-        }
-        self.markers_at = self.fixed.now;
-        let ingest = self.tasks.ingest.values().map(|task| {
-            let next = task.store.positions().source;
-            let is_idle = task.inbox.is_done_before(next);
-            is_idle.then_some((task.partition(), next))
-        });
-        let settle = self.tasks.settle.values().map(|task| {
-            let next = task.store.positions().source;
-            let is_idle = task.inbox.is_done_before(next);
-            is_idle.then_some((task.partition(), next))
-        });
-        let mut found = BTreeMap::new();
-        let mut passed = Vec::new();
-        for (partition, next) in ingest.chain(settle).flatten() {
-            let position = self.consumer.position(partition)?;
-            if let Some(position) = position.filter(|position| *position > next) {
-                found.insert(partition, position);
-                passed.push(Range {
-                    partition,
-                    from: next,
-                    to: position,
-                });
-            }
-        }
-        holds_no_record(&self.port, &self.fixed, &passed)?;
-        Ok(found)
-    }
-
     /// Commits the batch in one transaction, then advances the stores.
     fn commit(&mut self, positions: &[(Partition, i64)]) -> Result<(), Failure> {
         let began = clock::now();
@@ -383,11 +345,7 @@ impl<P: Port> Worker<P> {
 
     /// Pauses partitions whose tasks have enough to wait with, and resumes them.
     fn hold_back(&mut self) -> Result<(), Failure> {
-        let ingest = self.tasks.ingest.values();
-        let ingest = ingest.map(|task| (task.partition(), &task.inbox));
-        let settle = self.tasks.settle.values();
-        let settle = settle.map(|task| (task.partition(), &task.inbox));
-        for (partition, inbox) in ingest.chain(settle) {
+        for (partition, inbox, _) in self.tasks.inboxes() {
             let (bytes, records) = (inbox.bytes(), inbox.len());
             let full = bytes >= INBOX_BYTES_MAX || records >= 2 * self.max_batch_records;
             if full && self.paused.insert(partition) {
@@ -460,26 +418,6 @@ impl<P: Port> Worker<P> {
         }
         Ok(())
     }
-}
-
-/// Nothing committed may stand where the consumer has passed without a record: the client library
-/// has once jumped over records that nobody had processed.
-fn holds_no_record<P: Port>(port: &P, fixed: &Fixed, gaps: &[Range]) -> Result<(), Failure> {
-    let mut first = None;
-    port.scan(Isolation::Committed, gaps, |record, _| {
-        first.get_or_insert((record.partition, record.offset));
-    })?;
-    let Some((partition, offset)) = first else {
-        return Ok(());
-    };
-    let name = fixed.names.of(partition.topic);
-    let detail = format!(
-        "{name}/{}: the consumer has gone on behind offset {offset}, where a record stands that it \
-         has not delivered",
-        partition.number
-    );
-    let attempt = "read every record in order";
-    Err(Error::new(attempt, detail, Reaction::Recover).into())
 }
 
 /// A count as a sample of a histogram.

@@ -175,6 +175,7 @@ impl Session {
             trace: begins.as_deref(),
             is_undone: false,
             source: bounds,
+            ends_in_marker: task.topic == Topic::Bases,
             application_id: &self.settings.application_id,
             topic,
         };

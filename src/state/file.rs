@@ -1,6 +1,7 @@
 //! One redb file: opened, checked for whose it is, set aside when it is damaged.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,15 +32,35 @@ impl StateFile {
     /// `identity`, is set aside under another name and begun anew.
     pub fn open(path: &Path, identity: &str, cache_bytes: usize) -> Result<Self, Error> {
         failpoint::fail::<Error>(Point::FileOpen)?;
-        let opened = match Self::try_open(path, identity, cache_bytes) {
+        let opened = match Self::open_or_create(path, identity, cache_bytes) {
             Err(Error::Damaged { reason, .. }) => {
                 set_aside(path, &reason)?;
-                Self::try_open(path, identity, cache_bytes)
+                Self::open_or_create(path, identity, cache_bytes)
             }
             result => result,
         };
         failpoint::hit(Point::FileOpened);
         opened
+    }
+
+    /// A new file gets its name when it is whole: half of one, from a process that died over it, would
+    /// look like damage.
+    fn open_or_create(path: &Path, identity: &str, cache_bytes: usize) -> Result<Self, Error> {
+        if path.exists() {
+            return Self::try_open(path, identity, cache_bytes);
+        }
+        let unusable = |error| Error::unusable(path, "create the state file", error);
+        let mut unnamed = path.as_os_str().to_owned();
+        unnamed.push(".new");
+        let unnamed = PathBuf::from(unnamed);
+        match fs::remove_file(&unnamed) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(unusable(error)),
+            _ => {}
+        }
+        let mut file = Self::try_open(&unnamed, identity, cache_bytes)?;
+        fs::rename(&unnamed, path).map_err(unusable)?;
+        path.clone_into(&mut file.path);
+        Ok(file)
     }
 
     fn try_open(path: &Path, identity: &str, cache_bytes: usize) -> Result<Self, Error> {
@@ -300,6 +321,20 @@ mod tests {
             StateFile::open(&path, "a/0", CACHE).unwrap();
             assert_eq!(aside(directory.path()), 1, "{damage}");
         }
+    }
+
+    #[test]
+    fn a_file_that_was_never_finished_is_no_damage() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.redb");
+        fs::write(directory.path().join("a.redb.new"), "the first half").unwrap();
+        let file = StateFile::open(&path, "a/0", CACHE).unwrap();
+        assert_eq!(file.path(), path);
+        drop(file);
+        drop(StateFile::open(&path, "a/0", CACHE).unwrap());
+        let names = fs::read_dir(directory.path()).unwrap();
+        let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["a.redb"]);
     }
 
     #[test]

@@ -115,16 +115,21 @@ impl Ids {
         }
     }
 
-    /// The newest entry of this id inside the window around `timestamp`.
-    pub fn find(&self, id: u128, timestamp: i64, window: Window) -> Option<Seen> {
-        let newest = self.newest.get(&id)?;
-        if window.holds(newest.timestamp, timestamp) {
-            return Some(*newest);
+    /// The first payment that `payment` repeats: of those of its id inside the window the newest with
+    /// the same bytes, else the newest.
+    pub fn find(&self, payment: &Seen, window: Window) -> Option<Seen> {
+        let newest = self.newest.get(&payment.id)?;
+        let older = self.older.iter().rev().filter(|seen| seen.id == payment.id);
+        let all = std::iter::once(newest).chain(older);
+        let mut near = all
+            .filter(|seen| window.holds(seen.timestamp, payment.timestamp))
+            .copied();
+        let first = near.next()?;
+        if first.fingerprint == payment.fingerprint {
+            return Some(first);
         }
-        let mut older = self.older.iter().rev();
-        older
-            .find(|seen| seen.id == id && window.holds(seen.timestamp, timestamp))
-            .copied()
+        let same = near.find(|seen| seen.fingerprint == payment.fingerprint);
+        Some(same.unwrap_or(first))
     }
 
     pub fn len(&self) -> usize {

@@ -124,57 +124,66 @@ impl Store {
         runs.chain(memory).fold(nothing, earlier)
     }
 
-    /// The first payment of this id inside the window around `timestamp`.
-    pub fn find(&self, id: u128, timestamp: i64) -> Result<Option<Seen>, Error> {
-        let in_memory = self.active.find(id, timestamp, self.window).or_else(|| {
-            let frozen = self.frozen.as_ref()?;
-            frozen.find(id, timestamp, self.window)
-        });
-        if in_memory.is_some() {
-            return Ok(in_memory);
+    /// The first payment that `payment` repeats: of those of its id inside the window one with the
+    /// same bytes, else the newest.
+    pub fn find(&self, payment: &Seen) -> Result<Option<Seen>, Error> {
+        let memory = [Some(&self.active), self.frozen.as_deref()];
+        let mut newest = None;
+        for ids in memory.into_iter().flatten() {
+            match ids.find(payment, self.window) {
+                Some(found) if found.fingerprint == payment.fingerprint => return Ok(Some(found)),
+                found => newest = newest.or(found),
+            }
         }
-        self.file.guard(|| self.find_in_file(id, timestamp))
+        let in_file = self.file.guard(|| self.find_in_file(payment))?;
+        let same = in_file.filter(|found| found.fingerprint == payment.fingerprint);
+        Ok(same.or(newest).or(in_file))
     }
 
-    fn find_in_file(&self, id: u128, timestamp: i64) -> Result<Option<Seen>, Error> {
+    fn find_in_file(&self, payment: &Seen) -> Result<Option<Seen>, Error> {
+        let timestamp = payment.timestamp;
+        let mut newest = None;
         for (number, header) in self.runs.iter().rev() {
             let near = timestamp >= header.oldest.saturating_sub(self.window.length())
                 && timestamp <= header.newest.saturating_add(self.window.length());
-            if near
-                && header.may_hold(id)
-                && let Some(seen) = self.find_in_run(*number, header, (id, timestamp))?
-            {
-                return Ok(Some(seen));
+            if !near || !header.may_hold(payment.id) {
+                continue;
+            }
+            match self.find_in_run(*number, header, payment)? {
+                Some(found) if found.fingerprint == payment.fingerprint => return Ok(Some(found)),
+                found => newest = newest.or(found),
             }
         }
-        Ok(None)
+        Ok(newest)
     }
 
     fn find_in_run(
         &self,
         number: u64,
         header: &Header,
-        (id, timestamp): (u128, i64),
+        payment: &Seen,
     ) -> Result<Option<Seen>, Error> {
         let table = self
             .snapshot
             .open_table(BLOCKS)
             .map_err(|error| self.file.table_error(&error))?;
-        let mut newest = None;
-        for block in header.blocks_of(id) {
+        let (mut newest, mut same) = (None, None);
+        for block in header.blocks_of(payment.id) {
             let stored = table
                 .get((number, block))
                 .map_err(|error| self.file.storage_error(&error))?
                 .ok_or_else(|| self.file.damaged("a block of a run is missing"))?;
             let bytes = checked_block(&self.file, (number, block), stored.value())?;
-            let found = run::find(bytes, id)
+            let found = run::find(bytes, payment.id)
                 .ok_or_else(|| self.file.damaged("a block has an impossible length"))?;
-            newest = found
-                .filter(|seen| self.window.holds(seen.timestamp, timestamp))
-                .last()
-                .or(newest);
+            for seen in found.filter(|seen| self.window.holds(seen.timestamp, payment.timestamp)) {
+                newest = Some(seen);
+                if seen.fingerprint == payment.fingerprint {
+                    same = Some(seen);
+                }
+            }
         }
-        Ok(newest)
+        Ok(same.or(newest))
     }
 
     /// Advances the store by a committed batch.
@@ -450,6 +459,8 @@ impl Checkpoint {
                 }
             }
             entries.sort_unstable();
+            // A restore that was interrupted remembers the same payments again.
+            entries.dedup();
             let lives = parts.iter().map(|number| runs[number].life);
             let life = lives.reduce(Life::with).expect("several runs are merged");
             for number in &parts {
@@ -519,6 +530,16 @@ mod tests {
         u128::from_be_bytes(*hash.as_bytes().first_chunk().unwrap())
     }
 
+    /// One that may repeat what [`add`] has added.
+    fn payment(number: i64, timestamp: i64) -> Seen {
+        Seen {
+            id: id(number),
+            offset: number,
+            timestamp,
+            fingerprint: 1,
+        }
+    }
+
     fn add(store: &mut Store, number: i64, timestamp: i64) {
         let mut ids = Ids::decided_since(DAY);
         ids.insert(Seen {
@@ -546,17 +567,20 @@ mod tests {
         }
         assert!(seen.runs.len() < 10, "{} runs", seen.runs.len());
         for number in 0..5000 {
-            let found = seen.find(id(number), DAY).unwrap().map(|seen| seen.offset);
+            let found = seen
+                .find(&payment(number, DAY))
+                .unwrap()
+                .map(|seen| seen.offset);
             assert_eq!(found, Some(number));
         }
-        assert_eq!(seen.find(id(5000), DAY).unwrap(), None);
+        assert_eq!(seen.find(&payment(5000, DAY)).unwrap(), None);
         let positions = seen.positions();
         seen.checkpoint().unwrap();
         drop(seen);
         let seen = store(&path);
         assert_eq!(seen.positions(), positions);
         for number in 0..5000 {
-            assert!(seen.find(id(number), DAY).unwrap().is_some());
+            assert!(seen.find(&payment(number, DAY)).unwrap().is_some());
         }
     }
 
@@ -569,7 +593,7 @@ mod tests {
             add(&mut seen, number, DAY);
             seen.begin_checkpoint(at_once);
             for earlier in 0..=number {
-                let found = seen.find(id(earlier), DAY).unwrap();
+                let found = seen.find(&payment(earlier, DAY)).unwrap();
                 assert_eq!(found.map(|seen| seen.offset), Some(earlier));
             }
             seen.poll_checkpoint().unwrap();
@@ -587,7 +611,7 @@ mod tests {
         drop(seen);
         let seen = store(&path);
         assert_eq!(seen.positions().source, 0);
-        assert_eq!(seen.find(id(2), DAY).unwrap(), None);
+        assert_eq!(seen.find(&payment(2, DAY)).unwrap(), None);
     }
 
     #[test]
@@ -606,7 +630,7 @@ mod tests {
                 (3 * DAY - 1, false),
             ] {
                 assert_eq!(
-                    seen.find(id(1), timestamp).unwrap().is_some(),
+                    seen.find(&payment(1, timestamp)).unwrap().is_some(),
                     found,
                     "{timestamp}"
                 );
@@ -638,11 +662,54 @@ mod tests {
             if checkpoint {
                 seen.checkpoint().unwrap();
             }
-            let offset = |timestamp| seen.find(id(1), timestamp).unwrap().map(|seen| seen.offset);
+            let offset = |timestamp| {
+                seen.find(&payment(1, timestamp))
+                    .unwrap()
+                    .map(|seen| seen.offset)
+            };
             assert_eq!(offset(18 * DAY), Some(3));
             assert_eq!(offset(14 * DAY), Some(3));
             assert_eq!(offset(9 * DAY), Some(2));
             assert_eq!(offset(0), Some(1));
+        }
+    }
+
+    #[test]
+    fn of_several_firsts_one_with_the_same_bytes_counts_before_a_newer_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut seen = store(&directory.path().join("seen.redb"));
+        for checkpoint in [true, false] {
+            for (offset, timestamp, fingerprint) in [(1, DAY, 1), (2, 9 * DAY, 2)] {
+                let mut ids = Ids::decided_since(DAY);
+                ids.insert(Seen {
+                    id: id(1),
+                    offset,
+                    timestamp,
+                    fingerprint,
+                });
+                let positions = Positions {
+                    time: timestamp,
+                    ..seen.positions()
+                };
+                seen.replay(ids, positions);
+                if checkpoint {
+                    seen.checkpoint().unwrap();
+                }
+            }
+            let offset = |fingerprint, timestamp| {
+                let payment = Seen {
+                    fingerprint,
+                    ..payment(1, timestamp)
+                };
+                seen.find(&payment).unwrap().map(|seen| seen.offset)
+            };
+            for _ in 0..2 {
+                assert_eq!(offset(1, 5 * DAY), Some(1));
+                assert_eq!(offset(2, 5 * DAY), Some(2));
+                assert_eq!(offset(3, 5 * DAY), Some(2));
+                assert_eq!(offset(1, 10 * DAY), Some(2));
+                assert_eq!(offset(1, 17 * DAY), None);
+            }
         }
     }
 
@@ -675,8 +742,8 @@ mod tests {
         clock::simulate(Duration::from_secs(3601));
         add_at_once(&mut seen, 2, 17 * DAY);
         assert_eq!(seen.runs.len(), 1);
-        assert_eq!(seen.find(id(1), 90_000 * DAY).unwrap(), None);
-        assert!(seen.find(id(2), 17 * DAY).unwrap().is_some());
+        assert_eq!(seen.find(&payment(1, 90_000 * DAY)).unwrap(), None);
+        assert!(seen.find(&payment(2, 17 * DAY)).unwrap().is_some());
     }
 
     #[test]
@@ -688,9 +755,9 @@ mod tests {
         add_at_once(&mut seen, 2, 40 * DAY);
         clock::simulate(Duration::from_secs(3601));
         add_at_once(&mut seen, 3, 108 * DAY);
-        assert!(seen.find(id(2), 40 * DAY).unwrap().is_some());
+        assert!(seen.find(&payment(2, 40 * DAY)).unwrap().is_some());
         add_at_once(&mut seen, 4, 108 * DAY + 1);
-        assert_eq!(seen.find(id(2), 40 * DAY).unwrap(), None);
+        assert_eq!(seen.find(&payment(2, 40 * DAY)).unwrap(), None);
     }
 
     #[test]
@@ -702,7 +769,7 @@ mod tests {
             add_at_once(&mut seen, 1, 40 * DAY);
             clock::simulate(Duration::from_secs(seconds));
             add_at_once(&mut seen, 2, 100 * DAY);
-            let found = seen.find(id(1), 40 * DAY).unwrap();
+            let found = seen.find(&payment(1, 40 * DAY)).unwrap();
             assert_eq!(found.is_some(), is_kept, "{seconds}");
         }
     }
@@ -764,6 +831,9 @@ mod tests {
             .unwrap();
         drop(seen);
         let seen = store(&directory.path().join("seen.redb"));
-        assert!(matches!(seen.find(id(1), DAY), Err(Error::Damaged { .. })));
+        assert!(matches!(
+            seen.find(&payment(1, DAY)),
+            Err(Error::Damaged { .. })
+        ));
     }
 }

@@ -168,6 +168,37 @@ fn bases_deleted_before_they_were_settled_are_refused_and_verify_names_the_payme
 }
 
 #[test]
+fn a_marker_that_is_deleted_behind_the_last_base_is_no_loss() {
+    let mut line = PARTS.begin("marker", &[]);
+    let topic = line.names.bases.clone();
+    // Nothing comes in after this start, and the positions move past the markers all the same.
+    line.instances[0].kill();
+    line.restart(0);
+    wait::until("positions behind the markers", LIMIT, || {
+        let is_at_end = |number| position(&line, &topic, number) == end(&line, &topic, number);
+        Ok((0..4).all(is_at_end).then_some(()))
+    })
+    .unwrap();
+    PARTS.send(&line, 1);
+    line.settle();
+    line.instances[0].kill();
+    let mut stood_before_marker = 0;
+    for number in 0..4 {
+        let high = end(&line, &topic, number);
+        stood_before_marker += high - position(&line, &topic, number);
+        let partition = i32::try_from(number).unwrap();
+        line.topics.delete_records(&topic, partition, high).unwrap();
+    }
+    assert!(stood_before_marker > 0);
+    line.restart(0);
+    line.wait_ready();
+    PARTS.send(&line, 2);
+    line.settle();
+    let (code, printed) = settle(&line, &["verify", "--at-rest"]);
+    assert_eq!(code, 0, "{printed}");
+}
+
+#[test]
 fn a_source_that_was_made_anew_is_refused_and_bases_that_were_can_be_gone_on_with() {
     let mut line = PARTS.begin("anew", &[]);
     line.terminate(0);

@@ -144,14 +144,14 @@ impl Task {
             .filter(|working| working.found == Lookup::Absent)
         {
             if let Some(absent) = self.absent.get_mut(&working.key) {
-                absent.unused = false;
+                absent.unused_until = None;
             }
         }
         if done < self.inbox.len() {
             self.ask(done, fixed.now, desk)?;
         } else {
             self.scanned = 0;
-            self.absent.retain(|_, absent| absent.until > fixed.now);
+            self.absent.retain(|_, absent| absent.holds(fixed.now));
         }
         if done == 0 {
             return Ok(None);

@@ -15,17 +15,20 @@ use crate::rules::{Answer, Service};
 use crate::state;
 use crate::state::totals::{Batch, fold_rule};
 
-/// The service has said that a key has no rule.
+/// How long an answer serves the bases that waited for it, however short its life.
+const FIRST_USE: Duration = Duration::from_secs(1);
+
+/// The service has said that a key has no rule. Times are of the process clock.
 pub(super) struct Absent {
-    /// Process clock; asked again after it.
+    /// Asked again after it (`rules.absent_ttl`).
     pub(super) until: Duration,
-    /// Serves at least the bases that waited for it, however short its life.
-    pub(super) unused: bool,
+    /// It was not used yet, and may be until then.
+    pub(super) unused_until: Option<Duration>,
 }
 
 impl Absent {
     pub(super) fn holds(&self, now: Duration) -> bool {
-        self.unused || self.until > now
+        self.until.max(self.unused_until.unwrap_or_default()) > now
     }
 }
 
@@ -37,12 +40,17 @@ impl Task {
         now: Duration,
         desk: &mut dyn Service,
     ) -> Result<(), Error> {
-        let from = self.scanned.max(waiting);
         let waiting_key = self
             .inbox
             .iter()
             .nth(waiting)
             .and_then(|item| key_of(&item));
+        // Where one answer has become too old while its base waited behind others, more have.
+        let expired = waiting_key.and_then(|key| self.absent.get(key));
+        let from = match expired {
+            Some(absent) if !absent.holds(now) => waiting,
+            _ => self.scanned.max(waiting),
+        };
         let behind = self
             .inbox
             .iter()
@@ -80,14 +88,11 @@ impl Task {
                 self.learnt.insert(key, rule);
             }
             Answer::NoRule => {
-                let until = fixed.now + fixed.absent_ttl;
-                self.absent.insert(
-                    key,
-                    Absent {
-                        until,
-                        unused: true,
-                    },
-                );
+                let absent = Absent {
+                    until: fixed.now + fixed.absent_ttl,
+                    unused_until: Some(fixed.now + FIRST_USE),
+                };
+                self.absent.insert(key, absent);
             }
         }
     }
