@@ -216,10 +216,15 @@ impl Settings {
             .set(
                 "session.timeout.ms",
                 millis(self.properties.session_timeout()),
-            )
-            .set("heartbeat.interval.ms", millis(self.heartbeat()))
-            .set("fetch.wait.max.ms", "100")
-            .set("fetch.queue.backoff.ms", "20");
+            );
+        let heartbeat = millis(self.heartbeat());
+        for (name, value) in [
+            ("heartbeat.interval.ms", heartbeat.as_str()),
+            ("fetch.wait.max.ms", "100"),
+            ("fetch.queue.backoff.ms", "20"),
+        ] {
+            set_unless_given(&mut config, &self.properties, name, value);
+        }
         config
     }
 
@@ -246,10 +251,10 @@ impl Settings {
         let client_id = self.member_client_id(SINK_ROLE);
         let group = self.sink_group();
         let mut config = self.group_member(client_id, &group, self.instance_id.clone());
-        config
-            .set("queued.max.messages.kbytes", "16384")
-            // Stable ends of the partitions are read off the statistics.
-            .set("statistics.interval.ms", "1000");
+        let name = "queued.max.messages.kbytes";
+        set_unless_given(&mut config, &self.properties, name, "16384");
+        // Stable ends of the partitions are read off the statistics.
+        config.set("statistics.interval.ms", "1000");
         config
     }
 
@@ -348,10 +353,14 @@ impl Settings {
             .set("isolation.level", isolation)
             .set("auto.offset.reset", "error")
             .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("fetch.wait.max.ms", "20")
-            .set("fetch.queue.backoff.ms", "5")
-            .set("queued.max.messages.kbytes", "16384");
+            .set("enable.auto.offset.store", "false");
+        for (name, value) in [
+            ("fetch.wait.max.ms", "20"),
+            ("fetch.queue.backoff.ms", "5"),
+            ("queued.max.messages.kbytes", "16384"),
+        ] {
+            set_unless_given(&mut config, &self.properties, name, value);
+        }
         config
     }
 }

@@ -19,6 +19,7 @@ mod restore;
 mod settle;
 pub mod start;
 pub mod status;
+mod stored;
 mod takeovers;
 mod tasks;
 mod trace;

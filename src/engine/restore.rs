@@ -6,7 +6,6 @@
 //! The same is done after every failure whose outcome is unknown; the position record in the log
 //! says whether the transaction was committed.
 
-use std::path::Path;
 use std::time::Duration;
 
 use crate::broker::port::{Consumer as _, Fetched as _, GroupOffsets, Port, Reader as _};
@@ -15,13 +14,13 @@ use crate::broker::{Bounds, Partition, Topic};
 use crate::clock;
 use crate::codec::stored::{POSITION_KEY, Position};
 use crate::engine::failure::Failure;
-use crate::engine::replay::{made_anew, moved, read_log};
+use crate::engine::replay::{moved, read_log};
 use crate::engine::start::{Facts, Recorded, decide};
+use crate::engine::stored::Stored;
 use crate::engine::tasks::Life;
 use crate::engine::window::Exclusions;
 use crate::engine::worker::Worker;
 use crate::failpoint::{self, Point};
-use crate::state;
 use crate::state::view::Served;
 
 /// Records that one turn reads from the logs, so that running tasks are not kept waiting.
@@ -35,12 +34,15 @@ pub struct Restore {
     group: Option<i64>,
     pub(super) source: Bounds,
     /// Of the changelog.
-    bounds: Bounds,
+    pub(super) bounds: Bounds,
     /// The newest position record that was read.
     pub(super) position: Option<Position>,
     /// Next offset of the ingest changelog. The store takes it over when it holds everything that
     /// the position stands for, so that a restore that ends early begins again.
     pub(super) changelog: i64,
+    pub(super) stored: Stored,
+    /// Offset of the first record of the changelog that was read.
+    pub(super) first: Option<i64>,
     /// Where the task goes on, once that is decided.
     start: Option<i64>,
     /// What was read of the exclusions, before the duplicate window is.
@@ -101,6 +103,10 @@ impl<P: Port> Worker<P> {
             ]
         };
         let changelog = logs[0].1;
+        let stored = Stored {
+            changelog,
+            source: self.source_of(partition),
+        };
         let mut of_changelog = Bounds { low: 0, high: 0 };
         let mut ends = Vec::new();
         for (log, next) in logs {
@@ -125,75 +131,13 @@ impl<P: Port> Worker<P> {
             bounds: of_changelog,
             position: None,
             changelog,
+            stored,
+            first: None,
             start: None,
             exclusions: None,
             window_until: None,
             stands: (-1, Duration::ZERO),
         })
-    }
-
-    /// A store must not be ahead of its changelog, and the changelog must reach back to it: the
-    /// record that the store ends with says whether it is committed. The positions of ingest are
-    /// one record, which the rest of the log holds again, and the source rebuilds its store. Totals
-    /// that were deleted stand nowhere else.
-    fn check_changelog(
-        &self,
-        partition: Partition,
-        log: Partition,
-        next: i64,
-        bounds: Bounds,
-    ) -> Result<(), Failure> {
-        let Bounds { low, high } = bounds;
-        let damaged = |reason| {
-            let (path, _) = self.store_of(partition);
-            let path = path.to_owned();
-            Err(Failure::State(state::Error::Damaged { path, reason }))
-        };
-        if next > high {
-            return damaged(format!(
-                "it is at {next}, ahead of its log, which ends at {high}"
-            ));
-        }
-        let (topic, number) = (self.fixed.names.of(log.topic), log.number);
-        if low == 0 || low < next {
-            if low > 0 && log.topic == Topic::Changelog {
-                tracing::error!(
-                    topic,
-                    partition = number,
-                    from = low,
-                    recorded = next,
-                    "records of this changelog were deleted: only this local state holds their \
-                     totals, and nobody else can take the partition over. Stop all instances, \
-                     delete the topic, and run `settle positions rebuild`"
-                );
-            }
-            return Ok(());
-        }
-        if log.topic == Topic::IngestChangelog {
-            if next == 0 {
-                return Ok(());
-            }
-            return damaged(format!(
-                "it is at {next}, and its changelog begins at {low}: the record it ends with was \
-                 deleted"
-            ));
-        }
-        Err(Failure::Broken(format!(
-            "{topic}/{number}: the changelog begins at {low}, the local state ends at {next}: \
-             records were deleted, and totals cannot be read from it. {}",
-            made_anew(topic)
-        )))
-    }
-
-    /// The file of an open task, and how far it has taken its changelog over.
-    fn store_of(&self, partition: Partition) -> (&Path, i64) {
-        if partition.topic == Topic::Source {
-            let store = &self.tasks.ingest[&partition.number].store;
-            (store.path(), store.positions().changelog)
-        } else {
-            let store = &self.tasks.settle[&partition.number].store;
-            (store.path(), store.positions().changelog)
-        }
     }
 
     /// Reads the logs of restoring tasks and the rules topic.
@@ -324,17 +268,7 @@ impl<P: Port> Worker<P> {
 
     fn decide_start(&self, partition: Partition, restore: &Restore) -> Result<i64, Failure> {
         let topic = self.fixed.names.of(partition.topic);
-        let (path, changelog) = self.store_of(partition);
-        // Reading began at the record that the store ends with.
-        if changelog > 0 && restore.position.is_none() {
-            return Err(Failure::State(state::Error::Damaged {
-                path: path.to_owned(),
-                reason: format!(
-                    "it holds a transaction that the log does not: the record before {changelog} \
-                     of its changelog is not committed"
-                ),
-            }));
-        }
+        self.check_stored(partition, restore)?;
         let recorded = restore.position.as_ref().map(|position| Recorded {
             application_id: &position.application_id,
             topic: &position.topic,

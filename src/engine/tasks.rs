@@ -101,6 +101,19 @@ impl Tasks {
         matches!(self.lives.get(&partition), Some(Life::Running))
     }
 
+    /// A record of a log was read: the first one, perhaps, of a changelog that a task restores from.
+    pub fn note_first(&mut self, log: Partition, offset: i64) {
+        let topic = match log.topic {
+            Topic::IngestChangelog => Topic::Source,
+            Topic::Changelog => Topic::Bases,
+            _ => return,
+        };
+        let life = self.lives.get_mut(&Partition::new(topic, log.number));
+        if let Some(Life::Restoring(restore)) = life {
+            restore.first.get_or_insert(offset);
+        }
+    }
+
     /// Whether the task that owns this log restores.
     pub fn restores_from(&self, log: Partition) -> bool {
         let source = match log.topic {

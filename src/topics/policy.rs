@@ -91,7 +91,8 @@ pub fn findings(
     let mut findings = match role {
         Topic::Source => of_source(topic, config),
         Topic::Bases => of_bases(topic),
-        Topic::Rules | Topic::Changelog | Topic::IngestChangelog => of_state(topic),
+        Topic::Rules => of_rules(topic),
+        Topic::Changelog | Topic::IngestChangelog => of_state(topic),
         Topic::Statistics => deletion(topic).into_iter().collect(),
         Topic::Settlements | Topic::Exclusions => of_outcomes(topic),
         Topic::DeadLetter => {
@@ -160,8 +161,8 @@ fn of_bases(topic: &Existing) -> Vec<(Severity, String)> {
         .get("message.timestamp.type")
         .is_some_and(|kind| kind == "LogAppendTime");
     if retention.is_some() && !by_broker {
-        let text = "message.timestamp.type is not LogAppendTime: old payments are deleted before they are settled";
-        findings.push((Severity::Violation, text.to_owned()));
+        let text = "message.timestamp.type is not LogAppendTime: the clock of an instance decides when a payment is deleted; set LogAppendTime";
+        findings.push((Severity::Warning, text.to_owned()));
     }
     let shortest = millis(SHORTEST_BASES_RETENTION);
     if let Some(retention) = retention.filter(|retention| *retention < shortest) {
@@ -193,6 +194,14 @@ fn of_state(topic: &Existing) -> Vec<(Severity, String)> {
     let text =
         "cleanup.policy is not compact: the topic grows without end; set cleanup.policy=compact";
     vec![(Severity::Warning, text.to_owned())]
+}
+
+/// A rule that is gone is asked for again.
+fn of_rules(topic: &Existing) -> Vec<(Severity, String)> {
+    let findings = of_state(topic).into_iter();
+    findings
+        .map(|(_, text)| (Severity::Warning, text))
+        .collect()
 }
 
 fn of_outcomes(topic: &Existing) -> Vec<(Severity, String)> {

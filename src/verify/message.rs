@@ -240,8 +240,14 @@ impl<'de> Visitor<'de> for Known {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut values = vec![None; self.0.len()];
-        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-            match self.0.iter().position(|known| *known == name) {
+        while let Some(name) = map.next_key::<&RawValue>()? {
+            // What is JSON but no text, by a lone surrogate, is no known name.
+            let name: Option<String> = serde_json::from_str(name.get()).ok();
+            match self
+                .0
+                .iter()
+                .position(|known| name.as_deref() == Some(*known))
+            {
                 None => {
                     map.next_value::<IgnoredAny>()?;
                 }

@@ -187,8 +187,13 @@ impl<'de, const N: usize> Visitor<'de> for FieldsVisitor<N> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut values = [None; N];
-        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-            let Some(index) = self.0.iter().position(|known| *known == name) else {
+        while let Some(name) = map.next_key::<&RawValue>()? {
+            let name = field_name(name);
+            let index = self
+                .0
+                .iter()
+                .position(|known| name.as_deref() == Some(*known));
+            let Some(index) = index else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
@@ -204,6 +209,16 @@ impl<'de, const N: usize> Visitor<'de> for FieldsVisitor<N> {
             values,
         })
     }
+}
+
+/// The name of a field; none where a lone surrogate makes it JSON but no text, so that nobody knows it.
+fn field_name(raw: &RawValue) -> Option<Cow<'_, str>> {
+    let quoted = raw.get();
+    let plain = quoted.get(1..quoted.len() - 1)?;
+    if !plain.contains('\\') {
+        return Some(Cow::Borrowed(plain));
+    }
+    serde_json::from_str(quoted).ok().map(Cow::Owned)
 }
 
 fn read_fields<'a, const N: usize>(

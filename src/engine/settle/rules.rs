@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::codec::stored::StoredRule;
+use crate::codec::stored::{StoredRule, TOUCH_KEY};
 use crate::codec::wire;
 use crate::domain::rule::{Rule, RuleKey};
 use crate::engine::fixed::Fixed;
@@ -110,6 +110,7 @@ impl Task {
         }
         positions.rules = offset + 1;
         let folded = match rule_of(key, value) {
+            _ if key == Some(TOUCH_KEY) && value.is_none() => None,
             Ok((key, rule)) => {
                 let rule = rule.map(|rule| StoredRule { rule, offset });
                 let known = self.store.get(key.as_str())?;
