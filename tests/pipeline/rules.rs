@@ -146,6 +146,41 @@ fn an_outage_over_many_keys_ends_with_every_key_asked_and_answered_once() {
     assert!(twice.is_empty(), "{twice:?}");
 }
 
+/// Waits until the rule of this merchant was asked for.
+fn wait_asked(line: &Line, merchant: &str) {
+    let key = rule_key(merchant);
+    wait::until("a call of the rule service", LIMIT, || {
+        let calls = line.rules.calls_by_key();
+        Ok(calls.contains_key(&key).then_some(()))
+    })
+    .unwrap();
+}
+
+#[test]
+fn that_there_is_no_rule_is_asked_again_where_the_answer_has_become_too_old() {
+    let mut line = Line::new("old");
+    let options = line.options(0).set("rules.absent_ttl", "2s");
+    line.launch(options);
+    line.wait_ready();
+    let merchants: Vec<String> = merchants_in(0, 1).take(2).collect();
+    // The first one waits longer than the answer for the one behind it is good for.
+    line.rules.set_fault(Fault::Status {
+        code: 503,
+        retry_after: Some(6),
+    });
+    line.send([payment("first", &merchants[0], 100)]);
+    wait_asked(&line, &merchants[0]);
+    line.rules.set_fault(Fault::Status {
+        code: 404,
+        retry_after: None,
+    });
+    line.send([payment("behind", &merchants[1], 100)]);
+    wait_asked(&line, &merchants[1]);
+    line.rules.set_fault(Fault::Healthy);
+    let proof = line.prove();
+    assert_eq!((count(&proof, "RULE"), count(&proof, "DEFAULT")), (2, 0));
+}
+
 /// The rule of each settlement of this merchant, in order.
 fn rules_used(line: &Line, merchant: &str) -> Vec<Option<String>> {
     let mut used = Vec::new();

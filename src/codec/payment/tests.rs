@@ -99,6 +99,20 @@ fn a_known_field_that_stands_twice_is_not_json_and_an_unknown_one_is_ignored() {
 }
 
 #[test]
+fn an_unknown_name_that_is_json_and_no_text_is_ignored() {
+    for name in [r#""\ud800""#, r#""amount\udfff""#] {
+        for before in ["\"channel\"", "\"amount\""] {
+            let text = with(before, &format!("{name}:1,{before}"));
+            assert_eq!(defect(&text), Ok(()), "{text}");
+        }
+    }
+    for name in ["\"a\tb\"", r#""\x""#, r#""\ud8""#, "1"] {
+        let text = with("\"amount\"", &format!("{name}:1,\"amount\""));
+        assert_eq!(defect(&text), Err(Defect::NotJson), "{text}");
+    }
+}
+
+#[test]
 fn the_first_check_that_applies_decides() {
     let cases = [
         ("", Err(Defect::NotJson)),
