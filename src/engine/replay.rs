@@ -13,7 +13,6 @@ use crate::state::{self, totals};
 /// Hands a record of a log to the task that owns it.
 pub(super) fn read_log(tasks: &mut Tasks, record: &Record, fixed: &Fixed) -> Result<(), Failure> {
     let broken = |reason: &str| foreign(record, &fixed.names, reason);
-    tasks.note_first(record.partition, record.offset);
     let number = record.partition.number;
     match record.partition.topic {
         Topic::Source => {

@@ -152,6 +152,14 @@ impl<P: Port> Worker<P> {
             if self.tasks.restores_from(record.partition) {
                 self.metrics.restore_records.increment(1);
             }
+            if let Some((partition, restore)) = self.tasks.begins_with(record.partition) {
+                // The reader has gone on behind the record: it is not read by waiting.
+                self.check_first(partition, restore, record.offset)
+                    .map_err(Failure::instead_of_waiting)?;
+                if let Some(Life::Restoring(restore)) = self.tasks.lives.get_mut(&partition) {
+                    restore.first = Some(record.offset);
+                }
+            }
             read_log(&mut self.tasks, &record, &self.fixed)?;
         }
         for partition in self

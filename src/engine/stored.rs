@@ -98,35 +98,49 @@ impl<P: Port> Worker<P> {
     /// A store may hold a transaction that the log does not: a broker has lost its markers, nobody had
     /// seen it, and it was undone. Its payments are processed again, and a store that held them
     /// already would add them twice. Somebody else may have begun with that meanwhile, so a later
-    /// position says nothing for the store's own last record.
+    /// record says nothing for the store's own last one. Asked before anything is taken over: a store
+    /// that was moved on tells nothing any more.
+    pub(super) fn check_first(
+        &self,
+        partition: Partition,
+        restore: &Restore,
+        first: i64,
+    ) -> Result<(), Failure> {
+        let last = restore.stored.changelog - 1;
+        if last < 0 || first == last || !self.holds(restore, last)? {
+            return Ok(());
+        }
+        Err(self.holds_more(partition, format!("its record {last} is not committed")))
+    }
+
+    /// The same where the store's own last record is the last of the changelog, or where compaction
+    /// has taken it.
     pub(super) fn check_stored(
         &self,
         partition: Partition,
         restore: &Restore,
     ) -> Result<(), Failure> {
         let Stored { changelog, source } = restore.stored;
-        if changelog == 0 {
+        if changelog == 0 || restore.first == Some(changelog - 1) {
             return Ok(());
         }
-        let damaged = |reason: String| {
-            let path = self.store_of(partition).0.to_owned();
-            let reason = format!("it holds a transaction that the log does not: {reason}");
-            Err(Failure::State(state::Error::Damaged { path, reason }))
-        };
-        let last = changelog - 1;
-        let is_read = restore.first == Some(last);
-        if restore.position.is_none() || !is_read && self.holds(restore, last)? {
-            return damaged(format!(
-                "the record before {changelog} of its changelog is not committed"
-            ));
-        }
         match &restore.position {
-            Some(position) if position.next < source => damaged(format!(
-                "it has processed everything before {source}, and the log before {}",
-                position.next
-            )),
-            _ => Ok(()),
+            None => {
+                let reason = format!("no record is committed from {} on", changelog - 1);
+                Err(self.holds_more(partition, reason))
+            }
+            Some(position) if position.next < source => {
+                let reason = format!("it has processed {source}, the log {}", position.next);
+                Err(self.holds_more(partition, reason))
+            }
+            Some(_) => Ok(()),
         }
+    }
+
+    fn holds_more(&self, partition: Partition, reason: String) -> Failure {
+        let path = self.store_of(partition).0.to_owned();
+        let reason = format!("it holds a transaction that its changelog does not: {reason}");
+        Failure::State(state::Error::Damaged { path, reason })
     }
 
     /// Whether the changelog holds a record at this offset, committed or not; compaction may have

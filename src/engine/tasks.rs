@@ -101,16 +101,17 @@ impl Tasks {
         matches!(self.lives.get(&partition), Some(Life::Running))
     }
 
-    /// A record of a log was read: the first one, perhaps, of a changelog that a task restores from.
-    pub fn note_first(&mut self, log: Partition, offset: i64) {
+    /// The task that restores from this changelog and has read nothing of it yet.
+    pub fn begins_with(&self, log: Partition) -> Option<(Partition, &Restore)> {
         let topic = match log.topic {
             Topic::IngestChangelog => Topic::Source,
             Topic::Changelog => Topic::Bases,
-            _ => return,
+            _ => return None,
         };
-        let life = self.lives.get_mut(&Partition::new(topic, log.number));
-        if let Some(Life::Restoring(restore)) = life {
-            restore.first.get_or_insert(offset);
+        let partition = Partition::new(topic, log.number);
+        match self.lives.get(&partition) {
+            Some(Life::Restoring(restore)) if restore.first.is_none() => Some((partition, restore)),
+            _ => None,
         }
     }
 
