@@ -110,7 +110,7 @@ impl<P: Port> Worker<P> {
         if last < 0 || first == last || !self.holds(restore, last)? {
             return Ok(());
         }
-        Err(self.holds_more(partition, format!("its record {last} is not committed")))
+        Err(self.holds_more(partition, &format!("its record {last} is not committed")))
     }
 
     /// The same where the store's own last record is the last of the changelog, or where compaction
@@ -127,17 +127,17 @@ impl<P: Port> Worker<P> {
         match &restore.position {
             None => {
                 let reason = format!("no record is committed from {} on", changelog - 1);
-                Err(self.holds_more(partition, reason))
+                Err(self.holds_more(partition, &reason))
             }
             Some(position) if position.next < source => {
                 let reason = format!("it has processed {source}, the log {}", position.next);
-                Err(self.holds_more(partition, reason))
+                Err(self.holds_more(partition, &reason))
             }
             Some(_) => Ok(()),
         }
     }
 
-    fn holds_more(&self, partition: Partition, reason: String) -> Failure {
+    fn holds_more(&self, partition: Partition, reason: &str) -> Failure {
         let path = self.store_of(partition).0.to_owned();
         let reason = format!("it holds a transaction that its changelog does not: {reason}");
         Failure::State(state::Error::Damaged { path, reason })
