@@ -163,8 +163,9 @@ fn the_default_file_is_valid_and_dumps_as_the_defaults() {
 
 #[test]
 fn every_mistake_is_reported_at_once_with_file_line_and_key() {
-    let directory =
-        with_file("[pipeline]\nworkers = 0\nbatch = 1\n\n[kafka.properties]\nacks = \"all\"\n");
+    let directory = with_file(
+        "[pipeline]\nworkers = 0\nbatch = 1\n\n[kafka.properties]\nacks = \"all\"\nlinger.mz = 1\n\n[log]\nfilter = \"settle=loud\"\n",
+    );
     for command in [
         &["config", "check"][..],
         &["config", "dump"],
@@ -176,7 +177,7 @@ fn every_mistake_is_reported_at_once_with_file_line_and_key() {
         let lines: Vec<_> = run.err.lines().collect();
         assert_eq!(
             lines[0],
-            "settle: the configuration is not valid, 4 errors:"
+            "settle: the configuration is not valid, 6 errors:"
         );
         assert_eq!(
             lines[1],
@@ -193,9 +194,19 @@ fn every_mistake_is_reported_at_once_with_file_line_and_key() {
             lines[3]
         );
         assert!(
-            lines[4].starts_with("  SETTLE_RULES__TIMEOUT: rules.timeout: must be a duration"),
+            lines[4].starts_with("  settle.toml:7: kafka.properties.linger.mz: "),
             "{}",
             lines[4]
+        );
+        assert!(
+            lines[5].starts_with("  settle.toml:10: log.filter: "),
+            "{}",
+            lines[5]
+        );
+        assert!(
+            lines[6].starts_with("  SETTLE_RULES__TIMEOUT: rules.timeout: must be a duration"),
+            "{}",
+            lines[6]
         );
     }
 }

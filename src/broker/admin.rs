@@ -507,16 +507,10 @@ fn new_topic(wanted: &Wanted) -> NewTopic<'_> {
         .fold(topic, |topic, (name, value)| topic.set(name, value))
 }
 
-/// Properties of the configuration that librdkafka does not take, with its reason.
-pub fn refused_properties(config: &Config) -> Vec<(String, String)> {
-    let refuse = |(name, value): (&str, &str)| {
-        let error = ClientConfig::new()
-            .set(name, value)
-            .create_native_config()
-            .err()?;
-        Some((name.to_owned(), reason(&error)))
-    };
-    config.kafka.properties.iter().filter_map(refuse).collect()
+/// Why librdkafka does not take a property.
+pub fn check_property(name: &str, value: &str) -> Result<(), String> {
+    let native = ClientConfig::new().set(name, value).create_native_config();
+    native.map(drop).map_err(|error| reason(&error))
 }
 
 fn reason(error: &KafkaError) -> String {

@@ -28,7 +28,7 @@ use clap::error::ErrorKind;
 use crate::broker::admin;
 use crate::cli::arguments::{Arguments, Command, ConfigCommand};
 use crate::config::problem::Errors;
-use crate::config::{Loaded, default_file};
+use crate::config::{Loaded, Users, default_file};
 use crate::exit::Exit;
 use crate::inspect;
 use crate::operate;
@@ -195,23 +195,15 @@ fn execute(arguments: &Arguments, environment: &[(String, String)]) -> Result<Ex
     }
 }
 
-/// The file that was named, or else the usual one if it is there; with the properties librdkafka does not take.
+/// The file that was named, or else the usual one if it is there.
 fn load(named: Option<&Path>, environment: &[(String, String)]) -> Result<Loaded, Error> {
     let usual = Path::new(DEFAULT_FILE);
     let path = named.or_else(|| usual.exists().then_some(usual));
-    let loaded = Loaded::load(path, environment.iter().cloned())?;
-    let refused = admin::refused_properties(&loaded.config);
-    let properties = refused
-        .iter()
-        .map(|(name, text)| loaded.property_problem(name, text));
-    let filter = telemetry::check(&loaded.config.log.filter).err();
-    let filter = filter.map(|error| loaded.key_problem("log.filter", &error.to_string()));
-    let problems: Vec<_> = properties.chain(filter).collect();
-    if problems.is_empty() {
-        Ok(loaded)
-    } else {
-        Err(Errors::new(problems).into())
-    }
+    let users = Users {
+        property: admin::check_property,
+        filter: |text| telemetry::check(text).map_err(|error| error.to_string()),
+    };
+    Ok(Loaded::load(path, environment.iter().cloned(), users)?)
 }
 
 /// `RUST_LOG` wins over `log.filter`.

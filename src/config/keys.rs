@@ -74,6 +74,9 @@ pub const PROPERTIES_DOC: &str = "Any other property of librdkafka, for all clie
 /// Before the name of every environment variable.
 pub const VARIABLE_PREFIX: &str = "SETTLE_";
 
+/// The filter for logs, whose grammar is that of its library.
+pub const LOG_FILTER: &str = "log.filter";
+
 /// Where the table of the database stands.
 pub const POSTGRES: &str = "postgres";
 
@@ -384,7 +387,7 @@ pub static KEYS: &[Key] = &[
         "Offer the end point that sends random payments. For demonstrations only.",
     ),
     key(
-        "log.filter",
+        LOG_FILTER,
         Kind::Text(check::log_filter),
         "info",
         "Which lines are logged, such as \"info,settle::engine=debug\". The variable RUST_LOG wins. Read again on SIGHUP.",

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::keys::{Fallback, KEYS, Key, POSTGRES, PROPERTIES};
+use super::keys::{Fallback, KEYS, Key, LOG_FILTER, POSTGRES, PROPERTIES};
 use super::postgres;
 use super::problem::{Errors, Place, Problem};
 use super::properties;
@@ -33,16 +33,35 @@ pub struct Settings {
     pub properties: BTreeMap<String, Property>,
 }
 
+/// What only the users of a value can say against it.
+#[derive(Clone, Copy)]
+pub struct Users {
+    /// Why librdkafka does not take a property of this name and value.
+    pub property: fn(&str, &str) -> Result<(), String>,
+    /// Why a text is no filter for logs.
+    pub filter: fn(&str) -> Result<(), String>,
+}
+
+impl Users {
+    /// Nobody is asked.
+    pub const NONE: Self = Self {
+        property: |_, _| Ok(()),
+        filter: |_| Ok(()),
+    };
+}
+
 /// Reads the file, when there is one, and the environment.
 pub fn load(
     path: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
+    users: Users,
 ) -> Result<Settings, Errors> {
     let mut problems = Vec::new();
     let file = path.map_or_else(Layer::default, |path| read_file(path, &mut problems));
     let environment = source::from_environment(environment, &mut problems);
     let mut loader = Loader {
         layers: [&environment, &file],
+        users,
         problems,
     };
     let mut keys = BTreeMap::new();
@@ -55,9 +74,12 @@ pub fn load(
     let mut problems = loader.problems;
     fill_fallbacks(&mut keys);
     refuse_duplicate_topics(&keys, &mut problems);
-    refuse_empty_postgres(&keys, &file, &mut problems);
-    refuse_halves(&keys, &mut problems);
-    refuse_contradictions(&keys, &mut problems);
+    // What one key says of another tells nothing where a line could not be read.
+    if problems.iter().all(|problem| !problem.key.is_empty()) {
+        refuse_empty_postgres(&keys, &file, &mut problems);
+        refuse_halves(&keys, &mut problems);
+        refuse_contradictions(&keys, &mut problems);
+    }
     if problems.is_empty() {
         Ok(Settings { keys, properties })
     } else {
@@ -83,6 +105,7 @@ fn read_file(path: &Path, problems: &mut Vec<Problem>) -> Layer {
 struct Loader<'a> {
     /// The first one wins.
     layers: [&'a Layer; 2],
+    users: Users,
     problems: Vec<Problem>,
 }
 
@@ -102,7 +125,7 @@ impl Loader<'_> {
                 (Some(direct), None) => (key.path, direct.clone()),
                 (None, Some(twin)) => (twin_path.as_str(), self.content(twin, &twin_path)?),
             };
-            return match key.kind.read(&entry.raw) {
+            return match self.read(key, &entry.raw) {
                 Ok(value) => Some(Setting {
                     value: Some(value),
                     place: entry.place,
@@ -117,6 +140,14 @@ impl Loader<'_> {
             value: default(key),
             place: Place::Default,
         })
+    }
+
+    fn read(&self, key: &Key, raw: &Raw) -> Result<Value, String> {
+        let value = key.kind.read(raw)?;
+        if let (LOG_FILTER, Value::Text(filter)) = (key.path, &value) {
+            (self.users.filter)(filter)?;
+        }
+        Ok(value)
     }
 
     fn refuse_both(&mut self, twin: &Entry, twin_path: &str, path: &str) {
@@ -169,7 +200,7 @@ impl Loader<'_> {
                     None => Some(entry.clone()),
                 };
                 let Some(entry) = entry else { continue };
-                match property(name, &entry) {
+                match self.property(name, &entry) {
                     Ok(text) => {
                         merged.insert(
                             name.to_owned(),
@@ -185,21 +216,22 @@ impl Loader<'_> {
         }
         merged
     }
+
+    fn property(&self, name: &str, entry: &Entry) -> Result<String, String> {
+        if let Some(reason) = properties::refused(name) {
+            return Err(format!("cannot be set: {reason}"));
+        }
+        let text = entry.raw.as_property()?;
+        properties::check(name, &text)?;
+        (self.users.property)(name, &text)?;
+        Ok(text)
+    }
 }
 
 /// Whether a layer says what a property is, in either form.
 fn gives(layer: &Layer, property: &str) -> bool {
     let twin = layer.properties.get(&format!("{property}_file"));
     layer.properties.contains_key(property) || twin.is_some_and(|twin| !is_empty(twin))
-}
-
-fn property(name: &str, entry: &Entry) -> Result<String, String> {
-    if let Some(reason) = properties::refused(name) {
-        return Err(format!("cannot be set: {reason}"));
-    }
-    let text = entry.raw.as_property()?;
-    properties::check(name, &text)?;
-    Ok(text)
 }
 
 fn is_empty(entry: &Entry) -> bool {
@@ -330,13 +362,6 @@ fn refuse_contradictions(settings: &BTreeMap<&'static str, Setting>, problems: &
 }
 
 impl Settings {
-    /// Where a property was given.
-    pub fn place_of_property(&self, name: &str) -> Place {
-        self.properties
-            .get(name)
-            .map_or(Place::Default, |property| property.place.clone())
-    }
-
     pub fn of(&self, key: &Key) -> &Setting {
         &self.keys[key.path]
     }

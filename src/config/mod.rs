@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use load::{Setting, Settings};
-use problem::{Errors, Problem};
+use problem::Errors;
 use properties::Properties;
 use secret::Secret;
 use value::Value;
@@ -31,6 +31,7 @@ pub mod secret;
 mod source;
 mod value;
 
+pub use load::Users;
 pub use postgres::{Postgres, TlsMode};
 pub use print::default_file;
 
@@ -161,7 +162,7 @@ impl Config {
         path: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Config, Errors> {
-        Loaded::load(path, environment).map(|loaded| loaded.config)
+        Loaded::load(path, environment, Users::NONE).map(|loaded| loaded.config)
     }
 }
 
@@ -175,8 +176,9 @@ impl Loaded {
     pub fn load(
         path: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
+        users: Users,
     ) -> Result<Loaded, Errors> {
-        let settings = load::load(path, environment)?;
+        let settings = load::load(path, environment, users)?;
         Ok(Loaded {
             config: build(&settings),
             settings,
@@ -191,17 +193,6 @@ impl Loaded {
     /// What is valid and yet worth a thought.
     pub fn warnings(&self) -> Vec<String> {
         advice::warnings(&self.config)
-    }
-
-    /// A problem with a key that only its user could find.
-    pub fn key_problem(&self, path: &str, text: &str) -> Problem {
-        Problem::new(&self.settings.keys[path].place, path, text)
-    }
-
-    /// A problem with a property of librdkafka that only its client could find.
-    pub fn property_problem(&self, name: &str, text: &str) -> Problem {
-        let place = self.settings.place_of_property(name);
-        Problem::new(&place, &format!("{}.{name}", keys::PROPERTIES), text)
     }
 }
 

@@ -57,9 +57,12 @@ impl fmt::Display for Problem {
 pub struct Errors(Vec<Problem>);
 
 impl Errors {
+    /// Of what stands on a line that cannot be read, nothing is said but that.
     pub fn new(mut problems: Vec<Problem>) -> Self {
         problems.sort();
-        problems.dedup();
+        problems.dedup_by(|problem, first| {
+            problem == first || first.key.is_empty() && problem.place == first.place
+        });
         Self(problems)
     }
 

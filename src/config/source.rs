@@ -36,9 +36,7 @@ pub fn from_file(file: &str, text: &str, problems: &mut Vec<Problem>) -> Layer {
         problems,
     };
     let (document, errors) = DeTable::parse_recoverable(text);
-    if errors.is_empty() {
-        reader.table("", document.get_ref());
-    }
+    reader.table("", document.get_ref());
     for error in errors {
         let place = reader.place(error.span().map_or(0, |span| span.start));
         reader.problems.push(Problem::new(

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Config, Errors, Loaded, default_file};
+use super::{Config, Errors, Loaded, Users, default_file};
 
 fn load(file: &str, environment: &[(&str, &str)]) -> Result<Loaded, Errors> {
     let directory = tempfile::tempdir().unwrap();
@@ -12,7 +12,7 @@ fn load(file: &str, environment: &[(&str, &str)]) -> Result<Loaded, Errors> {
     let environment = environment
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    Loaded::load(Some(&path), environment)
+    Loaded::load(Some(&path), environment, Users::NONE)
 }
 
 fn config(file: &str, environment: &[(&str, &str)]) -> Config {
@@ -352,5 +352,26 @@ fn a_star_among_test_merchants_is_no_prefix_and_is_warned_of() {
     assert_eq!(
         warned("[exclude]\ntest_merchants = [\"b\", \"*\"]\n"),
         ["exclude.test_merchants holds \"*\": numbers are compared whole there, * is no prefix"]
+    );
+}
+
+#[test]
+fn a_line_that_cannot_be_read_hides_no_other_mistake() {
+    let file = "[pipeline]\nworkers = \ncommit_interval = \"soon\"\n\n[postgres]\nurl = \"\npassword = \"a\"\n\n[kafak]\n";
+    let problems = problems(file, &[("SETTLE_RULES__TIMEOUT", "2")]);
+    let places: Vec<_> = problems
+        .iter()
+        .map(|problem| problem.split(": ").next().unwrap())
+        .collect();
+    assert_eq!(
+        places,
+        [
+            "settle.toml:2",
+            "settle.toml:3",
+            "settle.toml:6",
+            "settle.toml:9",
+            "SETTLE_RULES__TIMEOUT"
+        ],
+        "{problems:#?}"
     );
 }
