@@ -142,9 +142,15 @@ impl<P: Port> Worker<P> {
         failpoint::hit(Point::RecoverBefore);
         self.metrics.transactions_replaced.increment(1);
         self.status.set_in_doubt();
-        self.outbox.clear();
         self.producer.retire();
         self.replacement = Replacement::Error;
+        self.read_anew();
+        failpoint::hit(Point::RecoverAfter);
+    }
+
+    /// Every task begins anew from the log, with the committed state that it has.
+    pub(super) fn read_anew(&mut self) {
+        self.outbox.clear();
         let running = self.tasks.in_life(|life| matches!(life, Life::Running));
         self.tasks.restart_all();
         self.paused.clear();
@@ -157,7 +163,6 @@ impl<P: Port> Worker<P> {
                 tracing::debug!(%error, "pause while recovering");
             }
         }
-        failpoint::hit(Point::RecoverAfter);
     }
 
     fn set_aside(&mut self, path: &Path, reason: &str) -> Result<(), Stopped> {

@@ -258,6 +258,10 @@ impl<P: Port> Worker<P> {
     }
 
     /// A producer that is suspect or gone is replaced before anything is decided with it.
+    ///
+    /// Where nothing had failed, the tasks hold what the old one has committed. A broker may have
+    /// died since and lost markers, and another instance, which took this one for dead, may have
+    /// undone it: then it held the transactional id in between, and only the log tells.
     fn trust_producer(&mut self) -> Result<(), Failure> {
         self.producer.poll();
         if self.producer.is_trusted() {
@@ -273,6 +277,7 @@ impl<P: Port> Worker<P> {
                 "a request of the last transaction had no answer, or a connection broke; the producer was \
                  replaced"
             );
+            self.read_anew();
         }
         self.replacement = Replacement::Suspect;
         Ok(())
