@@ -410,21 +410,43 @@ fn swapped_repeated_and_torn_versions_are_seen() {
         capture.statistics.records[middle].replace(",\"count\"", "1,\"count\"");
     });
     breaks(Promise::Versions, |capture| {
-        let places = risen(capture);
-        let offset = capture.statistics.records[places[0]].offset + 1;
-        let mut second = capture.statistics.records.remove(places[1]);
-        second.offset = offset;
-        let partition = second.partition;
-        for record in capture
-            .statistics
-            .records
-            .iter_mut()
-            .filter(|r| r.partition == partition && r.offset >= offset)
-        {
-            record.offset += 1;
-        }
-        capture.statistics.records.insert(places[0] + 1, second);
+        second_behind_first(capture);
     });
+}
+
+/// Moves the second version of a key right behind the first; where the two stand.
+fn second_behind_first(capture: &mut Capture) -> [usize; 2] {
+    let places = risen(capture);
+    let offset = capture.statistics.records[places[0]].offset + 1;
+    let mut second = capture.statistics.records.remove(places[1]);
+    second.offset = offset;
+    let partition = second.partition;
+    for record in capture
+        .statistics
+        .records
+        .iter_mut()
+        .filter(|r| r.partition == partition && r.offset >= offset)
+    {
+        record.offset += 1;
+    }
+    capture.statistics.records.insert(places[0] + 1, second);
+    [places[0], places[0] + 1]
+}
+
+#[test]
+fn a_marker_that_is_missing_between_two_transactions_of_one_writer_is_seen() {
+    let written_by = |capture: &mut Capture, writers: [&[u8]; 2]| {
+        for (place, writer) in second_behind_first(capture).into_iter().zip(writers) {
+            let headers = &mut capture.statistics.records[place].headers;
+            headers.push(("settle-transaction", writer.to_vec()));
+        }
+    };
+    breaks(Promise::Versions, |capture| {
+        written_by(capture, [b"settle:a-0/1", b"settle:a-0/2"]);
+    });
+    let mut capture = perfect();
+    written_by(&mut capture, [b"settle:a-0/1", b"settle:b-0/2"]);
+    assert!(capture.findings(&contract()).hold());
 }
 
 #[test]

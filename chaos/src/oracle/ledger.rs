@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::model::duplicates;
 use crate::model::outgoing::Totals;
-use crate::model::{Contract, Place, Rule};
+use crate::model::{Contract, Place, Record, Rule};
 use crate::oracle::promise::Findings;
 
 /// Partition counts that placement depends on.
@@ -167,11 +167,36 @@ pub struct Logged {
     pub is_storable: bool,
 }
 
-/// Records of a partition without a gap between their offsets: a part of one transaction.
+/// The header on the first record that a transaction writes to a partition: `<transactional id>/<when it began>`.
+const TRANSACTION_HEADER: &str = "settle-transaction";
+
+/// Records of a partition without a gap between their offsets: parts of one transaction, or of several writers that
+/// came one after the other before the first one's marker did.
 #[derive(Debug, Default)]
 pub struct Run {
-    pub next: i64,
+    next: i64,
+    /// Those without a gap.
+    writers: BTreeSet<String>,
+    /// Keys of the present transaction.
     pub seen: BTreeSet<usize>,
+}
+
+impl Run {
+    /// Goes on with a record. The writer of its transaction, when no marker stands between this and an earlier one: then
+    /// the end of one has decided the other too.
+    pub fn come_to(&mut self, record: &Record) -> Option<String> {
+        if self.next != record.offset {
+            self.writers.clear();
+            self.seen.clear();
+        }
+        self.next = record.offset + 1;
+        let mark = record.header(TRANSACTION_HEADER)?;
+        self.seen.clear();
+        let mark = String::from_utf8_lossy(mark);
+        let writer = mark.rsplit_once('/').map_or(&*mark, |(writer, _)| writer);
+        let is_new = self.writers.insert(writer.to_owned());
+        (!is_new).then(|| writer.to_owned())
+    }
 }
 
 /// All that is known of one rule key.

@@ -321,10 +321,11 @@ impl Ledger<'_> {
         let number = self.key(&name);
         let place = record.place();
         let run = self.runs.entry(record.partition).or_default();
-        if run.next != record.offset {
-            run.seen.clear();
+        if let Some(lost) = run.come_to(record) {
+            self.findings.breach(Promise::Versions, || {
+                format!("settlement-statistics/{place}: no marker ends the transaction before, also of {lost}")
+            });
         }
-        run.next = record.offset + 1;
         let is_new = run.seen.insert(number);
         let key = &mut self.keys[number];
         let rises = key.latest.is_none_or(|before| before.count < totals.count);
