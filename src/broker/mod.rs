@@ -3,6 +3,7 @@
 
 pub mod acls;
 pub mod admin;
+mod bootstrap;
 mod call;
 pub mod classify;
 pub mod client;

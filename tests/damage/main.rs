@@ -4,6 +4,9 @@
 //! the numbers, and a command that is run here and resolves it (docs/damage.md).
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+// For what mends the client library (build.rs), of which this test makes clients too.
+use settle as _;
+
 mod changelogs;
 mod groups;
 mod hanging;

@@ -6,7 +6,11 @@
     reason = "tests look at the clock; the service's decisions do not"
 )]
 
+// For what mends the client library (build.rs), of which this test makes clients too.
+use settle as _;
+
 mod answers;
+mod brokers;
 mod join;
 mod late;
 mod one;

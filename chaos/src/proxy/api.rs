@@ -6,6 +6,7 @@
 pub enum Api {
     Produce = 0,
     Fetch = 1,
+    Metadata = 3,
     OffsetFetch = 9,
     FindCoordinator = 10,
     JoinGroup = 11,

@@ -27,8 +27,16 @@ struct Pending {
     version: i16,
     client: String,
     caught: Option<Arc<Caught>>,
-    /// The client does not get the answer, and this becomes of its side.
-    swallow: Option<Side>,
+    answer: Answer,
+}
+
+/// What becomes of an answer.
+#[derive(Clone, Copy)]
+enum Answer {
+    Pass,
+    /// The client does not get it, and this becomes of its side.
+    Swallow(Side),
+    WithoutBrokers,
 }
 
 /// What the two directions share.
@@ -135,29 +143,40 @@ impl Up {
             let _ = time::timeout(ANSWER_LIMIT, answered).await;
         }
         let Some((fate, caught)) = self.book.fate_of(&request) else {
-            return self.forward(&request, None, None).await;
+            return self.forward(&request, None, Answer::Pass).await;
         };
         match fate {
             Fate::Hold(side) => {
                 self.lane.cut(side);
                 caught.wait(|stage| *stage != Stage::Held).await;
-                let swallow = (side != Side::Open).then_some(side);
-                self.forward(&request, Some(caught), swallow).await
+                let answer = match side {
+                    Side::Open => Answer::Pass,
+                    side => Answer::Swallow(side),
+                };
+                self.forward(&request, Some(caught), answer).await
             }
             Fate::Delay(time) => {
                 time::sleep(time).await;
-                self.forward(&request, Some(caught), None).await
+                self.forward(&request, Some(caught), Answer::Pass).await
             }
             Fate::Duplicate => {
-                self.forward(&request, None, None).await?;
-                self.forward(&request, Some(caught), Some(Side::Open)).await
+                self.forward(&request, None, Answer::Pass).await?;
+                let answer = Answer::Swallow(Side::Open);
+                self.forward(&request, Some(caught), answer).await
             }
             Fate::Drop(side) => {
                 caught.answered(None);
                 self.lane.cut(side);
                 Ok(())
             }
-            Fate::DropAnswer(side) => self.forward(&request, Some(caught), Some(side)).await,
+            Fate::DropAnswer(side) => {
+                let answer = Answer::Swallow(side);
+                self.forward(&request, Some(caught), answer).await
+            }
+            Fate::NameNoBroker => {
+                let answer = Answer::WithoutBrokers;
+                self.forward(&request, Some(caught), answer).await
+            }
         }
     }
 
@@ -165,7 +184,7 @@ impl Up {
         &mut self,
         request: &Request,
         caught: Option<Arc<Caught>>,
-        swallow: Option<Side>,
+        answer: Answer,
     ) -> Result<()> {
         self.lane.expect(Pending {
             correlation: request.correlation,
@@ -173,7 +192,7 @@ impl Up {
             version: request.version,
             client: request.client.clone(),
             caught,
-            swallow,
+            answer,
         });
         frame::write(&mut self.to_broker, &request.frame).await
     }
@@ -200,9 +219,9 @@ async fn answers(
         let Ok(answer) = read else {
             break;
         };
-        if !is_for_client(&lane, &book, &answer) {
+        let Some(answer) = for_client(&lane, &book, answer) else {
             continue;
-        }
+        };
         if let Some(writer) = &mut to_client
             && frame::write(writer, &answer).await.is_err()
         {
@@ -215,15 +234,13 @@ async fn answers(
     lane.cut(Side::Closed);
 }
 
-/// Notes an answer; `false` when the client is not to get it.
-fn is_for_client(lane: &Lane, book: &Book, answer: &Frame) -> bool {
-    let Ok(correlation) = frame::correlation(answer) else {
-        return true;
+/// Notes an answer. What the client gets of it, if anything.
+fn for_client(lane: &Lane, book: &Book, answer: Frame) -> Option<Frame> {
+    let pending = frame::correlation(&answer).map(|correlation| lane.answered(correlation));
+    let Ok(Some(pending)) = pending else {
+        return Some(answer);
     };
-    let Some(pending) = lane.answered(correlation) else {
-        return true;
-    };
-    let code = frame::error_code(pending.key, pending.version, answer);
+    let code = frame::error_code(pending.key, pending.version, &answer);
     let ends = [Api::EndTxn, Api::InitProducerId];
     if code == Some(0) && ends.iter().any(|api| api.is(pending.key)) {
         book.ended(&pending.client);
@@ -231,10 +248,17 @@ fn is_for_client(lane: &Lane, book: &Book, answer: &Frame) -> bool {
     if let Some(caught) = &pending.caught {
         caught.answered(code);
     }
-    if let Some(side) = pending.swallow {
-        lane.cut(side);
+    match pending.answer {
+        Answer::Pass => Some(answer),
+        Answer::Swallow(side) => {
+            lane.cut(side);
+            None
+        }
+        // A version that cannot be read is passed on; the test finds that nothing happens.
+        Answer::WithoutBrokers => {
+            Some(frame::without_brokers(pending.version, &answer).unwrap_or(answer))
+        }
     }
-    pending.swallow.is_none()
 }
 
 fn close(to_client: &mut Option<OwnedWriteHalf>, side: Option<Side>) {

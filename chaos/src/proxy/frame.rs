@@ -87,6 +87,27 @@ pub(super) fn error_code(key: i16, version: i16, answer: &Frame) -> Option<i16> 
     read().ok().flatten()
 }
 
+/// The answer to a metadata request with an empty list of brokers.
+pub(super) fn without_brokers(version: i16, answer: &Frame) -> Result<Frame> {
+    // Since version 9 lists and texts are compact, and everything ends with tagged fields.
+    ensure!((9..=13).contains(&version), "metadata of version {version}");
+    let mut fields = Fields(answer);
+    fields.take(CORRELATION_TAGS_THROTTLE)?;
+    for _ in 0..fields.compact()? {
+        fields.take(4)?;
+        let host = fields.compact()?;
+        fields.take(host + 4)?;
+        let rack = fields.compact()?;
+        fields.take(rack)?;
+        ensure!(fields.take(1)? == [0], "a broker with tagged fields");
+    }
+    let head = &answer[..CORRELATION_TAGS_THROTTLE];
+    Ok([head, &[1], fields.0].concat())
+}
+
+/// What stands before the list of brokers.
+const CORRELATION_TAGS_THROTTLE: usize = 4 + 1 + 4;
+
 /// Reads fields one after the other.
 struct Fields<'a>(&'a [u8]);
 
@@ -107,6 +128,13 @@ impl<'a> Fields<'a> {
     fn i32(&mut self) -> Result<i32> {
         Ok(i32::from_be_bytes(self.take(4)?.try_into()?))
     }
+
+    /// The length of a compact list or text that fits one byte; 0 for null.
+    fn compact(&mut self) -> Result<usize> {
+        let byte = self.take(1)?[0];
+        ensure!(byte < 0x80, "a long list or text");
+        Ok(usize::from(byte.saturating_sub(1)))
+    }
 }
 
 #[cfg(test)]
@@ -123,6 +151,17 @@ mod tests {
         let nameless = Request::parse(b"\x00\x00\x00\x07\x00\x00\x00\x01\xff\xff".to_vec());
         assert_eq!(nameless.unwrap().client, "");
         assert!(Request::parse(b"\x00\x00\x00".to_vec()).is_err());
+    }
+
+    #[test]
+    fn brokers_are_taken_out_of_metadata() {
+        let answer = b"\x00\x00\x00\x05\x00\x00\x00\x00\x00\x02\x00\x00\x00\x01\x03ab\x00\x00\x23\x84\x00\x00and the rest";
+        let without = without_brokers(12, &answer.to_vec()).unwrap();
+        assert_eq!(
+            without,
+            b"\x00\x00\x00\x05\x00\x00\x00\x00\x00\x01and the rest"
+        );
+        assert!(without_brokers(8, &answer.to_vec()).is_err());
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub enum Fate {
     Drop(Side),
     /// It reaches the broker, and its answer never the client.
     DropAnswer(Side),
+    /// For [`Api::Metadata`]: the answer names no broker, as that of a broker that was fenced while it stood still.
+    NameNoBroker,
 }
 
 /// Which requests meet a fate.
