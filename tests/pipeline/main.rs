@@ -6,6 +6,9 @@
     reason = "tests look at the clock; the service's decisions do not"
 )]
 
+// For what mends the client library (build.rs), of which this test makes clients too.
+use settle as _;
+
 #[cfg(feature = "failpoints")]
 mod crash;
 mod database;
