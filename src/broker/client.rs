@@ -148,6 +148,9 @@ impl Settings {
             .set("bootstrap.servers", &self.bootstrap_servers)
             .set("client.id", client_id)
             .set("socket.timeout.ms", "3000")
+            // Of a broker that is frozen or cut off, another attempt hears as late.
+            .set("api.version.request.timeout.ms", "3000")
+            .set("socket.connection.setup.timeout.ms", "5000")
             .set("socket.keepalive.enable", "true")
             .set("reconnect.backoff.max.ms", "1000")
             .set("topic.metadata.refresh.interval.ms", "30000")

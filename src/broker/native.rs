@@ -90,8 +90,9 @@ impl Client {
         let signals = Box::<Signals>::default();
         let mut reason = [0_u8; 512];
         // SAFETY: the configuration is live and owned by us; `rd_kafka_new` takes it over when it
-        // succeeds, so its wrapper is forgotten only then. `signals` is boxed and dropped after
-        // the handle.
+        // succeeds. When it fails, it has freed the interceptors all the same, and freeing the
+        // configuration would free them again (librdkafka issue 4142): so it is forgotten in any case.
+        // `signals` is boxed and dropped after the handle.
         let handle = unsafe {
             let conf = native.ptr();
             signals.hook(conf);
@@ -102,12 +103,15 @@ impl Client {
                 reason.len(),
             )
         };
+        #[expect(
+            clippy::mem_forget,
+            reason = "rd_kafka_new owns or has freed what it holds"
+        )]
+        std::mem::forget(native);
         let Some(handle) = NonNull::new(handle) else {
             let text = CStr::from_bytes_until_nul(&reason).unwrap_or(c"unknown reason");
             return Err(failed(text.to_string_lossy().into_owned()));
         };
-        #[expect(clippy::mem_forget, reason = "rd_kafka_new owns the configuration now")]
-        std::mem::forget(native);
         let mut client = Self {
             handle,
             topics: [ptr::null_mut(); Topic::ALL.len()],

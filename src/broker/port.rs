@@ -1,6 +1,7 @@
 //! What the engine needs of Kafka. Implemented by [`Settings`] over the client
 //! library, and by the simulation over a broker in memory.
 
+use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;
 
@@ -158,6 +159,12 @@ pub trait Reader {
 
     /// Where reading has come to, control markers included.
     fn position(&self, partition: Partition) -> Result<i64, Error>;
+
+    /// The same of every partition that is read.
+    fn places(&self) -> Result<BTreeMap<Partition, i64>, Error>;
+
+    /// Goes on with a new client.
+    fn renew(&mut self) -> Result<(), Error>;
 }
 
 /// The transactional producer of a worker. Transactions are made of these calls in

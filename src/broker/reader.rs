@@ -15,7 +15,7 @@ use rdkafka::topic_partition_list::Offset;
 use crate::broker::classify::{self, Error, Reaction, Stop};
 use crate::broker::client::{CALL_TIMEOUT, Quiet, Settings, list};
 use crate::broker::ends;
-use crate::broker::port::{self, GroupOffsets, Reader as _};
+use crate::broker::port::{self, GroupOffsets};
 use crate::broker::scan::Isolation;
 use crate::broker::{Bounds, Names, Partition, Record, header, wait};
 
@@ -146,23 +146,6 @@ impl Reader {
         };
         partitions.iter().map(offset).collect()
     }
-
-    /// Goes on with a new client. One that has no partition to fetch does not find back to a
-    /// broker that was frozen for a while (seen with librdkafka 2.12.1).
-    fn renew(&mut self) -> Result<(), Error> {
-        let client = create(&self.config)?;
-        for (partition, from) in self.started.clone() {
-            let position = self.position(partition).unwrap_or(from);
-            client
-                .incremental_assign(&list(&self.names, [(partition, Some(position))]))
-                .map_err(|error| classify::call("read a log with a new client", &error))?;
-            self.started.insert(partition, position);
-        }
-        let old = std::mem::replace(&mut self.client, client);
-        // Closing it may wait for the broker.
-        std::thread::spawn(move || drop(old));
-        Ok(())
-    }
 }
 
 impl port::Reader for Reader {
@@ -279,6 +262,28 @@ impl port::Reader for Reader {
             _ => Ok(started),
         }
     }
+
+    fn places(&self) -> Result<BTreeMap<Partition, i64>, Error> {
+        let place = |partition: &Partition| Ok((*partition, self.position(*partition)?));
+        self.started.keys().map(place).collect()
+    }
+
+    /// One that has no partition to fetch does not find back to a broker that was frozen for a while
+    /// (seen with librdkafka 2.12.1).
+    fn renew(&mut self) -> Result<(), Error> {
+        let client = create(&self.config)?;
+        for (partition, from) in self.started.clone() {
+            let position = self.position(partition).unwrap_or(from);
+            client
+                .incremental_assign(&list(&self.names, [(partition, Some(position))]))
+                .map_err(|error| classify::call("read a log with a new client", &error))?;
+            self.started.insert(partition, position);
+        }
+        let old = std::mem::replace(&mut self.client, client);
+        // Closing it may wait for the broker.
+        std::thread::spawn(move || drop(old));
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -289,6 +294,7 @@ mod tests {
 
     use super::*;
     use crate::broker::Topic;
+    use crate::broker::port::Reader as _;
     use crate::clock;
     use crate::config::Config;
 

@@ -15,8 +15,11 @@ use crate::broker::mark::{MARK_HEADER, Mark};
 use crate::broker::{Partition, Record, Topic, wait};
 use crate::clock;
 
-/// A scan that comes no further for so long has failed.
+/// A scan that comes no further for so long has failed. One of many offsets is given longer: nothing is
+/// heard of what was aborted.
 const STANDSTILL: Duration = Duration::from_secs(5);
+const STANDSTILL_MAX: Duration = Duration::from_secs(30);
+const OFFSETS_PER_SECOND: u64 = 10_000;
 
 const POLL_WAIT: Duration = Duration::from_millis(20);
 
@@ -93,6 +96,7 @@ fn scan_topic(
         .values()
         .map(|range| (range.partition, Some(range.from)));
     client.assign(&list(names, starts)).map_err(classified)?;
+    let patience = patience(open.values());
     let mut moved_at = clock::now();
     while !open.is_empty() {
         match client.poll(POLL_WAIT) {
@@ -123,11 +127,17 @@ fn scan_topic(
         if settings.stop.load(Ordering::Relaxed) {
             return Err(wait::given_up(attempt));
         }
-        if clock::now().saturating_sub(moved_at) > STANDSTILL {
+        if clock::now().saturating_sub(moved_at) > patience {
             return Err(Error::new(attempt, "it does not go on", Reaction::Wait));
         }
     }
     Ok(())
+}
+
+fn patience<'a>(ranges: impl Iterator<Item = &'a Range>) -> Duration {
+    let offsets: i64 = ranges.map(|range| range.to - range.from).sum();
+    let seconds = u64::try_from(offsets).unwrap_or(0) / OFFSETS_PER_SECOND;
+    STANDSTILL_MAX.min(STANDSTILL + Duration::from_secs(seconds))
 }
 
 fn record<'a>(message: &'a BorrowedMessage, partition: Partition) -> Record<'a> {

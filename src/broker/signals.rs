@@ -114,12 +114,13 @@ unsafe extern "C" fn on_broker_state(
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
     match state.to_bytes() {
+        // The library gives connections to the addresses it was told up when it knows brokers by
+        // number, which may have the same address.
+        _ if number < 0 => {}
         b"UP" => {
             connected.insert(broker);
         }
-        // The library gives connections to the first address it was told up when it knows brokers
-        // by number.
-        b"DOWN" if connected.remove(&broker) && number >= 0 => {
+        b"DOWN" if connected.remove(&broker) => {
             signals.suspect.store(true, Ordering::SeqCst);
         }
         _ => {}
@@ -183,4 +184,45 @@ unsafe extern "C" fn on_log(
         &facility.to_string_lossy(),
         &message.to_string_lossy(),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn comes(signals: &Signals, number: i32, state: &CStr) -> bool {
+        // SAFETY: the texts are zero-terminated, and nothing is written through the pointer.
+        unsafe {
+            on_broker_state(
+                ptr::null_mut(),
+                number,
+                c"PLAINTEXT".as_ptr(),
+                c"localhost".as_ptr(),
+                9092,
+                state.as_ptr(),
+                ptr::from_ref(signals).cast_mut().cast(),
+            );
+        }
+        signals.suspect.load(Ordering::SeqCst)
+    }
+
+    #[test]
+    fn a_connection_that_breaks_is_suspect_and_one_that_is_handed_on_is_not() {
+        let signals = Signals::default();
+        assert!(!comes(&signals, -1, c"UP"));
+        assert!(!comes(&signals, -1, c"DOWN"));
+        assert!(!comes(&signals, 1, c"TRY_CONNECT"));
+        assert!(!comes(&signals, 1, c"DOWN"));
+        assert!(!comes(&signals, 1, c"UP"));
+        assert!(comes(&signals, 1, c"DOWN"));
+    }
+
+    /// A bootstrap server is given up beside the broker that it is.
+    #[test]
+    fn a_broker_without_number_hides_no_break_of_another_at_its_address() {
+        let signals = Signals::default();
+        assert!(!comes(&signals, 1, c"UP"));
+        assert!(!comes(&signals, -1, c"DOWN"));
+        assert!(comes(&signals, 1, c"DOWN"));
+    }
 }

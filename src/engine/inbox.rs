@@ -101,14 +101,14 @@ impl Inbox {
         self.last = None;
     }
 
-    /// Where the next record is expected, when the task began at `start`.
-    pub fn expects(&self, start: i64) -> i64 {
-        self.last.map_or(start, |last| last + 1)
+    /// Where the next record is expected, when the task has come to `next`.
+    pub fn expects(&self, next: i64) -> i64 {
+        self.last.map_or(next, |last| next.max(last + 1))
     }
 
-    /// Whether everything below `next` has come in and is done with, as far as this start goes.
+    /// Whether something has come in since the task began, all of it below `next`, and is done with.
     pub fn is_done_before(&self, next: i64) -> bool {
-        self.is_empty() && self.last.is_some_and(|last| last + 1 == next)
+        self.is_empty() && self.last.is_some_and(|last| last < next)
     }
 
     /// Whether nothing has come in since the task began.
@@ -137,6 +137,20 @@ mod tests {
             key,
             value,
         }
+    }
+
+    #[test]
+    fn markers_behind_the_last_record_are_passed_again_and_again() {
+        let mut inbox = Inbox::default();
+        assert!(inbox.is_untouched());
+        inbox.push(&record(100, None, None));
+        assert!(!inbox.is_done_before(101));
+        inbox.finish(1);
+        for next in [101, 102, 110] {
+            assert!(inbox.is_done_before(next));
+            assert_eq!(inbox.expects(next), next);
+        }
+        assert!(!inbox.is_done_before(100));
     }
 
     #[test]

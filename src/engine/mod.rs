@@ -17,6 +17,7 @@ mod replay;
 mod report;
 mod restore;
 mod settle;
+mod standstill;
 pub mod start;
 pub mod status;
 mod stored;

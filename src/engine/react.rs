@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::broker::Topic;
 use crate::broker::port::{Consumer as _, Holder, Port, Producer as _};
+use crate::broker::{Partition, Topic};
 use crate::clock;
 use crate::engine::failure::{Cause, Failure, Stopped, Todo};
 use crate::engine::ingest;
@@ -144,21 +144,35 @@ impl<P: Port> Worker<P> {
         self.status.set_in_doubt();
         self.producer.retire();
         self.replacement = Replacement::Error;
-        self.read_anew();
+        self.outbox.clear();
+        self.paused.clear();
+        let running = self.running();
+        self.tasks.restart_all();
+        self.hold(&running);
         failpoint::hit(Point::RecoverAfter);
     }
 
-    /// Every task begins anew from the log, with the committed state that it has.
+    /// The tasks that run begin anew from the log, with the committed state that they have.
     pub(super) fn read_anew(&mut self) {
-        self.outbox.clear();
-        let running = self.tasks.in_life(|life| matches!(life, Life::Running));
-        self.tasks.restart_all();
-        self.paused.clear();
-        for partition in running {
+        let running = self.running();
+        for partition in &running {
+            self.paused.remove(partition);
+            self.tasks.restart(*partition);
+        }
+        self.hold(&running);
+    }
+
+    fn running(&self) -> Vec<Partition> {
+        self.tasks.in_life(|life| matches!(life, Life::Running))
+    }
+
+    /// Nothing comes in, and nothing is answered, until these tasks run again.
+    fn hold(&self, partitions: &[Partition]) {
+        for partition in partitions {
             if partition.topic == Topic::Bases {
                 self.views.serve(partition.number, Served::Restoring);
             }
-            if let Err(error) = self.consumer.pause(partition) {
+            if let Err(error) = self.consumer.pause(*partition) {
                 // Its records are dropped until the task runs again.
                 tracing::debug!(%error, "pause while recovering");
             }

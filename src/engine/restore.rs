@@ -142,15 +142,20 @@ impl<P: Port> Worker<P> {
 
     /// Reads the logs of restoring tasks and the rules topic.
     pub(super) fn follow_logs(&mut self) -> Result<(), Failure> {
+        self.are_logs_dry = true;
         for _ in 0..RECORDS_PER_TURN {
             let idle = self.idle_wait();
             let Some(fetched) = self.reader.poll(idle)? else {
                 break;
             };
+            self.are_logs_dry = false;
             let record = fetched.record();
             failpoint::hit(Point::RestoreRead);
             if self.tasks.restores_from(record.partition) {
                 self.metrics.restore_records.increment(1);
+            }
+            if self.tasks.is_of_another_owner(&record) {
+                continue;
             }
             if let Some((partition, restore)) = self.tasks.begins_with(record.partition) {
                 // The reader has gone on behind the record: it is not read by waiting.

@@ -101,8 +101,8 @@ impl Tasks {
         matches!(self.lives.get(&partition), Some(Life::Running))
     }
 
-    /// The task that restores from this changelog and has read nothing of it yet.
-    pub fn begins_with(&self, log: Partition) -> Option<(Partition, &Restore)> {
+    /// The task that restores from this changelog.
+    fn restoring(&self, log: Partition) -> Option<(Partition, &Restore)> {
         let topic = match log.topic {
             Topic::IngestChangelog => Topic::Source,
             Topic::Changelog => Topic::Bases,
@@ -110,9 +110,22 @@ impl Tasks {
         };
         let partition = Partition::new(topic, log.number);
         match self.lives.get(&partition) {
-            Some(Life::Restoring(restore)) if restore.first.is_none() => Some((partition, restore)),
+            Some(Life::Restoring(restore)) => Some((partition, restore)),
             _ => None,
         }
+    }
+
+    /// The same, when it has read nothing of it yet.
+    pub fn begins_with(&self, log: Partition) -> Option<(Partition, &Restore)> {
+        let found = self.restoring(log);
+        found.filter(|(_, restore)| restore.first.is_none())
+    }
+
+    /// Whether a record of a changelog came after the restore had begun: the partition has another owner
+    /// by now, and a part of a transaction of that one is no state.
+    pub fn is_of_another_owner(&self, record: &Record) -> bool {
+        let found = self.restoring(record.partition);
+        found.is_some_and(|(_, restore)| record.offset >= restore.bounds.high)
     }
 
     /// Whether the task that owns this log restores.
@@ -133,9 +146,23 @@ impl Tasks {
 
     /// Drops everything that is not committed; every task begins anew from the log.
     pub fn restart_all(&mut self) {
-        self.ingest.values_mut().for_each(ingest::Task::discard);
-        self.settle.values_mut().for_each(settle::Task::discard);
-        self.lives.values_mut().for_each(|life| *life = Life::New);
+        let partitions: Vec<Partition> = self.lives.keys().copied().collect();
+        for partition in partitions {
+            self.restart(partition);
+        }
+    }
+
+    /// The same for one task.
+    pub fn restart(&mut self, partition: Partition) {
+        let number = &partition.number;
+        if partition.topic == Topic::Source {
+            let task = self.ingest.get_mut(number);
+            task.into_iter().for_each(ingest::Task::discard);
+        } else {
+            let task = self.settle.get_mut(number);
+            task.into_iter().for_each(settle::Task::discard);
+        }
+        self.lives.insert(partition, Life::New);
     }
 
     /// Forgets a task without making its state durable.

@@ -20,6 +20,7 @@ use crate::engine::former::FormerWriters;
 use crate::engine::hanging::Lookout;
 use crate::engine::markers::holds_no_record;
 use crate::engine::outbox::Outbox;
+use crate::engine::standstill::Standstill;
 use crate::engine::status;
 use crate::engine::takeovers::Takeovers;
 use crate::engine::tasks::Tasks;
@@ -39,6 +40,9 @@ const IDLE_WAIT: Duration = Duration::from_millis(50);
 
 /// The same while answers of the rule service are expected.
 const ASKING_WAIT: Duration = Duration::from_millis(5);
+
+/// The same while the logs of a restore have nothing to give.
+const DRY_WAIT: Duration = Duration::from_millis(1);
 
 /// A turn takes no more payload than this, whatever its record count.
 const TURN_BYTES_MAX: usize = 16 << 20;
@@ -96,7 +100,10 @@ pub struct Worker<P: Port> {
     pub(super) status: Arc<status::Worker>,
     pub(super) ends: Ends,
     pub(super) former_writers: FormerWriters,
+    /// Whether nothing came from the logs that are read in the last turn.
+    pub(super) are_logs_dry: bool,
     pub(super) lookout: Lookout,
+    pub(super) standstill: Standstill,
     pub(super) metrics: Metrics,
     background: Background,
     checkpoint_at: Duration,
@@ -144,7 +151,9 @@ impl<P: Port> Worker<P> {
             status: options.status,
             ends: options.ends,
             former_writers: FormerWriters::new(options.members),
+            are_logs_dry: false,
             lookout: Lookout::default(),
+            standstill: Standstill::default(),
             metrics: Metrics::new(number),
             background: options.background,
             checkpoint_at: clock::now(),
@@ -196,7 +205,8 @@ impl<P: Port> Worker<P> {
         self.former_writers
             .end_transactions(&self.port, &self.fixed);
         self.hold_back()?;
-        self.checkpoint()
+        self.checkpoint()?;
+        self.look_for_standstill()
     }
 
     /// Polls records into the inboxes until the input runs dry, the batch is full or the commit
@@ -249,7 +259,11 @@ impl<P: Port> Worker<P> {
             return gap_ends.saturating_sub(clock::now()).min(COMMIT_GAP);
         }
         if self.tasks.is_restoring() {
-            Duration::ZERO
+            if self.are_logs_dry {
+                DRY_WAIT
+            } else {
+                Duration::ZERO
+            }
         } else if self.desk.in_flight() > 0 {
             ASKING_WAIT
         } else {
@@ -410,6 +424,8 @@ impl<P: Port> Worker<P> {
         let partitions: Vec<Partition> = self.tasks.lives.keys().copied().collect();
         for partition in partitions {
             if let Err(failure) = self.close(partition) {
+                self.paused.remove(&partition);
+                self.tasks.remove(partition, self.desk.as_mut());
                 if let Todo::Stop(cause) = failure.todo() {
                     return Err(failure.stop(cause));
                 }

@@ -58,6 +58,8 @@ pub struct Client {
     /// The group has given its static identity to another member.
     pub fenced: bool,
     pub fetches: BTreeMap<Partition, Fetch>,
+    /// What the client library no longer reads, whatever it is told.
+    pub deaf: BTreeSet<Partition>,
 }
 
 /// How a client reads a partition.
@@ -189,6 +191,7 @@ impl World {
             unanswered: false,
             fenced: false,
             fetches: BTreeMap::new(),
+            deaf: BTreeSet::new(),
         });
         let delay = self.millis(1..60);
         self.schedule(delay, Event::Join(client));

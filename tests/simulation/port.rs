@@ -1,7 +1,7 @@
 //! The engine's port to the broker in memory: clients that behave like librdkafka where it
 //! matters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -61,6 +61,7 @@ impl Port for Sim {
         Ok(Reader {
             sim: self.clone(),
             started: Mutex::default(),
+            deaf: Mutex::default(),
         })
     }
 
@@ -201,6 +202,15 @@ fn jump(world: &mut World, fetches: &mut BTreeMap<Partition, Fetch>) {
     world.trouble("jump", || format!("{partition:?} from {from} to {to}"));
 }
 
+/// This record is the last one that the client reads there.
+fn go_deaf(world: &mut World, deaf: &mut BTreeSet<Partition>, last: &Fetched) {
+    if world.chance(world.faults.deaf) {
+        deaf.insert(last.partition);
+        let (partition, offset) = (last.partition, last.offset);
+        world.trouble("deaf", || format!("{partition:?} behind {offset}"));
+    }
+}
+
 /// A gap that long is not looked into.
 const MARKERS: i64 = 16;
 
@@ -216,15 +226,20 @@ impl Consumer {
         }
         let mut fetches = std::mem::take(&mut world.clients[self.client].fetches);
         jump(world, &mut fetches);
-        let places = fetches.iter_mut().filter(|(_, fetch)| !fetch.paused);
+        let mut deaf = std::mem::take(&mut world.clients[self.client].deaf);
+        let places = fetches
+            .iter_mut()
+            .filter(|(partition, fetch)| !fetch.paused && !deaf.contains(partition));
         let places = places.map(|(partition, fetch)| (*partition, &mut fetch.next));
         let fetched = fetch(world, places);
         if let Some(fetched) = &fetched
             && let Some(fetch) = fetches.get_mut(&fetched.partition)
         {
             fetch.has_read = true;
+            go_deaf(world, &mut deaf, fetched);
         }
         world.clients[self.client].fetches = fetches;
+        world.clients[self.client].deaf = deaf;
         fetched
     }
 }
@@ -350,6 +365,7 @@ pub struct Reader {
     sim: Sim,
     /// Where each started partition has come to.
     started: Mutex<BTreeMap<Partition, i64>>,
+    deaf: Mutex<BTreeSet<Partition>>,
 }
 
 impl Reader {
@@ -437,8 +453,11 @@ impl port::Reader for Reader {
         loop {
             if world.is_reachable(self.sim.process) {
                 let mut started = self.started();
+                let mut deaf = self.deaf.lock().expect("one thread");
                 let places = started.iter_mut().map(|(at, next)| (*at, next));
+                let places = places.filter(|(at, _)| !deaf.contains(at));
                 if let Some(fetched) = fetch(&mut world, places) {
+                    go_deaf(&mut world, &mut deaf, &fetched);
                     return Ok(Some(fetched));
                 }
             }
@@ -452,5 +471,14 @@ impl port::Reader for Reader {
 
     fn position(&self, partition: Partition) -> Result<i64, Error> {
         Ok(self.started().get(&partition).copied().unwrap_or(0))
+    }
+
+    fn places(&self) -> Result<BTreeMap<Partition, i64>, Error> {
+        Ok(self.started().clone())
+    }
+
+    fn renew(&mut self) -> Result<(), Error> {
+        self.deaf.lock().expect("one thread").clear();
+        Ok(())
     }
 }
