@@ -20,6 +20,7 @@ pub mod read;
 pub mod rows;
 mod schema;
 mod service;
+mod standstill;
 mod start;
 mod statements;
 pub mod status;
@@ -44,7 +45,8 @@ use crate::sink::status::Status;
 use crate::sink::worker::Worker;
 use crate::sink::writer::Writer;
 
-/// Why the sink has stopped: a person must act. Whatever passes by itself is no error of this type.
+/// Why the sink has stopped: a person must act, unless a new member helps. Whatever else passes by
+/// itself is no error of this type.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
@@ -77,6 +79,8 @@ pub enum Error {
         position: i64,
         end: i64,
     },
+    #[error("{partition}: offset {offset} has not come for a while")]
+    StandsStill { partition: String, offset: i64 },
     #[error("start a thread: {0}")]
     Thread(#[from] std::io::Error),
     #[error("a thread of the sink has died")]
@@ -136,6 +140,9 @@ pub fn spawn(settings: Settings, postgres: &Postgres) -> Result<Handle, Error> {
             };
             match run(&settings, service, Arc::clone(&told), Arc::clone(&stopped)) {
                 Err(Error::Replaced) if may_rejoin(&settings, &stopped) => {}
+                Err(error @ Error::StandsStill { .. }) => {
+                    tracing::warn!(%error, "the sink stands still; joining its group again");
+                }
                 outcome => break outcome,
             }
         };
@@ -179,8 +186,15 @@ fn run(
         .name("settle-sink-db".to_owned())
         .spawn(move || runtime.block_on(service.serve(received, answered)))?;
     let opened = SinkConsumer::open(settings, &TOPICS).map_err(Error::from);
-    let outcome =
-        opened.and_then(|member| Worker::new(member, (commands, answers), status, stop).run());
+    let outcome = opened.and_then(|member| {
+        Worker::new(
+            (settings.clone(), member),
+            (commands, answers),
+            status,
+            stop,
+        )
+        .run()
+    });
     // The worker has dropped its end of the channel: the other thread gives up what it does.
     let ended = database.join().map_err(|_| Error::Died);
     outcome.and(ended)

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 
 use crate::broker::Partition;
+use crate::broker::client::Settings;
 use crate::broker::sink_consumer::{self, Change, SinkConsumer};
 use crate::clock;
 use crate::failpoint::{self, Point};
@@ -20,6 +21,7 @@ use crate::sink::Error;
 use crate::sink::batch::Batch;
 use crate::sink::rows::{self, Row};
 use crate::sink::service::{Answer, Command};
+use crate::sink::standstill::Standstill;
 use crate::sink::start::{Start, start};
 use crate::sink::status::{Progress, Status, Throttle};
 use crate::sink::writer::Positions;
@@ -75,6 +77,7 @@ impl Begun {
 }
 
 pub struct Worker {
+    settings: Settings,
     member: SinkConsumer,
     commands: Sender<Command>,
     answers: Receiver<Answer>,
@@ -88,18 +91,20 @@ pub struct Worker {
     locate_at: Duration,
     check_at: Duration,
     report_at: Duration,
+    standstill: Standstill,
     kafka: Throttle,
     unreadable: Throttle,
 }
 
 impl Worker {
     pub fn new(
-        member: SinkConsumer,
+        (settings, member): (Settings, SinkConsumer),
         (commands, answers): (Sender<Command>, Receiver<Answer>),
         status: Arc<Status>,
         stop: Arc<AtomicBool>,
     ) -> Self {
         Self {
+            settings,
             member,
             commands,
             answers,
@@ -113,6 +118,7 @@ impl Worker {
             locate_at: Duration::ZERO,
             check_at: Duration::ZERO,
             report_at: Duration::ZERO,
+            standstill: Standstill::default(),
             kafka: Throttle::default(),
             unreadable: Throttle::default(),
         }
@@ -151,7 +157,24 @@ impl Worker {
         }
         self.command();
         self.report();
-        Ok(())
+        self.look_for_standstill()
+    }
+
+    fn look_for_standstill(&mut self) -> Result<(), Error> {
+        if self.paused {
+            return Ok(());
+        }
+        let next = self.cursors.iter();
+        let next = next.filter_map(|(at, cursor)| Some((*at, cursor.next?)));
+        let missed = self
+            .standstill
+            .look(&self.member, &self.settings, &next.collect());
+        missed.map_or(Ok(()), |(at, offset)| {
+            Err(Error::StandsStill {
+                partition: format!("{}/{}", self.member.topic(at), at.number),
+                offset,
+            })
+        })
     }
 
     fn read(&mut self) -> Result<(), Error> {
