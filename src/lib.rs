@@ -55,7 +55,8 @@
 //! ```
 //!
 //! After these a turn starts to end what former owners have left, pauses partitions whose tasks have
-//! enough to wait with, and begins a checkpoint when one is due.
+//! enough to wait with, begins a checkpoint when one is due, and looks every 30 s whether the client
+//! library still reads (`engine/standstill.rs`).
 //!
 //! Nothing between begin and commit waits for HTTP or a disk, and no poll lies between them. A batch
 //! ends when the input runs dry (with 5 ms between commits at least), at `max_batch_records` or at
@@ -72,9 +73,10 @@
 //!   the log and never leads it: a restore begins at the store's own last record, and a store whose
 //!   record is not committed is set aside and rebuilt.
 //! * **I4** A task runs only after it has read its changelog up to the high watermark that was taken
-//!   after the committed offsets.
-//! * **I5** A suspect producer is replaced, under the same transactional id, before the next begin; and
-//!   nothing is committed before it is known that no records of this id hang.
+//!   after the committed offsets, and no further.
+//! * **I5** A suspect producer is replaced, under the same transactional id, before the next begin; its
+//!   tasks read the log again; and nothing is committed before it is known that no records of this id
+//!   hang.
 //! * **I6** Offsets are sent with membership fetched after the last poll, never with generation -1 or
 //!   an empty member id.
 //! * **I7** A settlement is dated by a rule that is committed with it or before it, or by default dates
@@ -87,7 +89,7 @@
 //!
 //! `broker/classify.rs` reads the client library's errors; `engine/failure.rs` says what the loop does:
 //! *wait* (nothing changed), *recover*, *rejoin* (the group has replaced this member, and no other
-//! process did it), *rebuild* (a file is damaged: set it aside), or *stop* with an exit code. There is
+//! process did it, or its client reads no more), *rebuild* (a file is damaged: set it aside), or *stop* with an exit code. There is
 //! one way to recover from every failure whose outcome is unknown: drop what is not committed, replace
 //! the producer (its initialisation decides the open transaction), and take up every task again from
 //! the log, where the position record says whether the transaction was committed. Nothing is guessed,

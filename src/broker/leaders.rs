@@ -18,7 +18,8 @@ use std::ffi::{c_int, c_void};
 /// `RD_KAFKA_OP_RES_HANDLED`.
 const HANDLED: c_int = 1;
 
-/// Writes nothing. What is left out is never read, because of the other one.
+/// Writes nothing. What is left out is never read, because of the other one. Answers to produce requests do
+/// not come here: their call stays inside one file of the library, and writes the one element there is.
 // SAFETY: no other symbol has this name; it is called with the arguments of the original.
 #[unsafe(no_mangle)]
 extern "C" fn __wrap_rd_kafkap_leader_discovery_set_CurrentLeader(

@@ -1,5 +1,6 @@
 //! One worker: its parts and one turn of its loop. Reactions: `react.rs`; assignment:
-//! `assignment.rs`; restore: `restore.rs`; lost markers: `hanging.rs`.
+//! `assignment.rs`; restore: `restore.rs`; lost markers: `hanging.rs`; clients that read no more:
+//! `standstill.rs`.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
