@@ -87,15 +87,16 @@
 //!
 //! # Failures are reactions
 //!
-//! `broker/classify.rs` reads the client library's errors; `engine/failure.rs` says what the loop does:
-//! *wait* (nothing changed), *recover*, *rejoin* (the group has replaced this member, and no other
-//! process did it, or its client reads no more), *rebuild* (a file is damaged: set it aside), or *stop* with an exit code. There is
-//! one way to recover from every failure whose outcome is unknown: drop what is not committed, replace
-//! the producer (its initialisation decides the open transaction), and take up every task again from
-//! the log, where the position record says whether the transaction was committed. Nothing is guessed,
-//! nothing is resolved twice, and the path is the one that every assignment takes. It costs a few
-//! milliseconds. The service never aborts its own open transaction: the new producer's initialisation
-//! does. The one exception is hanging records that nobody has seen committed (`engine/hanging.rs`).
+//! `broker/classify.rs` reads the client library's errors; `engine/failure.rs` says what the loop
+//! does: *wait* (nothing changed), *recover*, *rejoin* (the group has replaced this member, and no
+//! other process did it, or its client reads no more), *rebuild* (a file is damaged: set it aside),
+//! or *stop* with an exit code. There is one way to recover from every failure whose outcome is
+//! unknown: drop what is not committed, replace the producer (its initialisation decides the open
+//! transaction), and take up every task again from the log, where the position record says whether
+//! the transaction was committed. Nothing is guessed, nothing is resolved twice, and the path is
+//! the one that every assignment takes. It costs a few milliseconds. The service never aborts its
+//! own open transaction: the new producer's initialisation does. The one exception is hanging
+//! records that nobody has seen committed (`engine/hanging.rs`).
 //!
 //! A transaction that a dead instance has left open would keep readers back until it times out. The
 //! task that takes the partition over finds the writer in its position record, or in the mark of the
