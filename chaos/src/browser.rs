@@ -16,6 +16,9 @@ use tungstenite::{Message, WebSocket};
 use crate::cluster::process::Process;
 use crate::cluster::wait;
 
+/// The answer to what was asked of a page that another one takes the place of.
+const LEFT: &str = "Inspected target navigated or closed";
+
 /// Until the browser runs, for one answer, and for what a page must come to.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -146,11 +149,17 @@ impl Browser {
         Ok(text.as_str().unwrap_or_default().to_owned())
     }
 
-    /// Waits until an expression is true.
+    /// Waits until an expression is true. A page that is just being left has no answer.
     pub fn until(&mut self, expression: &str) -> Result<()> {
-        wait::until(expression, LIMIT, || {
-            Ok((self.value(expression)? == Value::Bool(true)).then_some(()))
+        wait::until(expression, LIMIT, || match self.value(expression) {
+            Err(error) if error.to_string().contains(LEFT) => Ok(None),
+            value => Ok((value? == Value::Bool(true)).then_some(())),
         })
+    }
+
+    /// Begins to load the page again.
+    pub fn reload(&mut self) -> Result<()> {
+        self.call("Page.reload", &json!({})).map(drop)
     }
 
     /// Types into whatever has the focus.

@@ -231,7 +231,7 @@ async fn the_page_asks_for_the_token_and_keeps_it_in_its_tab_only() {
         let kept = "[localStorage.length, document.cookie, sessionStorage.length, location.href.includes('sesame')].join()";
         assert_eq!(browser.value(kept).unwrap(), "0,,1,false");
         // A reload of the tab needs no token; another tab does.
-        browser.value("location.reload()").unwrap();
+        browser.reload().unwrap();
         browser
             .until("document.querySelector('#ingest tbody')?.rows.length === 4")
             .unwrap();
