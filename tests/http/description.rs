@@ -26,6 +26,7 @@ fn document(name: &str) -> PathBuf {
 async fn no_request_gets_an_answer_that_the_description_does_not_promise() {
     let check = spawn_blocking(|| checker("schemathesis"));
     let mut check = check.await.unwrap().unwrap();
+    let notes = tempfile::tempdir().unwrap();
     let (one, other) = pair(&keys(20), |services| {
         services.token = Some(TOKEN.into());
         services.generator = Some(Arc::new(|payments| Ok(payments.take(1).count() as u64)));
@@ -38,6 +39,8 @@ async fn no_request_gets_an_answer_that_the_description_does_not_promise() {
     })
     .await;
     check
+        // Where it leaves what it remembers of a run.
+        .current_dir(notes.path())
         .arg("run")
         .arg(document("openapi.yaml"))
         .args(["--url", &format!("http://{}", one.address)])
