@@ -34,7 +34,7 @@
 //! | receive | `engine/worker.rs` (`gather`), `broker/consumer.rs` |
 //! | log every message | `sink/` (table `payment_log`) |
 //! | map to the base | `codec/payment/`, `engine/ingest.rs` |
-//! | exclude, drop duplicates | `domain/classify.rs`, `state/seen.rs` |
+//! | exclude, drop duplicates | `domain/classify.rs`, `state/seen/` |
 //! | find the payout rule | `engine/settle/`, `rules/` |
 //! | save | `sink/` (table `settlement`) |
 //! | aggregate | `domain/totals.rs`, `engine/settle/`, `state/totals.rs` |
