@@ -345,16 +345,18 @@ fn what_proves_the_service_does_not_link_it() {
 fn no_file_knows_the_machine_it_was_written_on() {
     let here = env!("CARGO_MANIFEST_DIR");
     let homes = ["/home", "/root", "/Users"].map(|home| format!("{home}/"));
-    // What .gitignore names, and what git keeps.
-    let left_out = ["target", "data", "node_modules", ".git"];
+    // What .gitignore names, and what git and other tools keep.
+    let left_out = ["target", "data", "node_modules"];
+    let is_kept_by_tools = |name: &str| name.starts_with('.') && name != ".ci";
     let mut all = Vec::new();
     for entry in fs::read_dir(here).unwrap() {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap();
-        if left_out.contains(&&*name) {
+        let is_directory = entry.file_type().unwrap().is_dir();
+        if left_out.contains(&&*name) || is_directory && is_kept_by_tools(&name) {
             continue;
         }
-        if entry.file_type().unwrap().is_dir() {
+        if is_directory {
             all.extend(files(&name, ""));
         } else {
             all.push(name);

@@ -82,6 +82,13 @@ impl World {
         }
     }
 
+    /// No marker of the decided transaction of this id is ever written.
+    pub fn forget_markers(&mut self, id: &str) {
+        // Those that are under way are none of the broker's that is back.
+        self.broker.deaths += 1;
+        self.lose_markers(id, 1.0);
+    }
+
     fn lose_markers(&mut self, id: &str, likelihood: f64) {
         let known = &self.transactional[id];
         let (number, sent) = (known.number, known.sent.clone());

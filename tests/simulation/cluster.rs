@@ -27,6 +27,9 @@ use crate::world::{Event, transactional_id};
 pub const APPLICATION: &str = "settle";
 pub const DEFAULT_PAYOUT_DAYS: u32 = 2;
 
+/// Most records of one transaction.
+const BATCH: usize = 40;
+
 /// A process, running or not.
 #[derive(Default)]
 pub struct Slot {
@@ -34,6 +37,7 @@ pub struct Slot {
     pub views: Views,
     directory: PathBuf,
     window: Duration,
+    max_batch_records: usize,
     /// Why the run has failed.
     pub breach: Option<String>,
 }
@@ -65,11 +69,28 @@ fn push(shared: &Arc<Shared>, directory: &Path, window: Duration) -> usize {
     slots.push(Slot {
         directory: directory.join(process.to_string()),
         window,
+        max_batch_records: BATCH,
         ..Slot::default()
     });
     let mut world = shared.world();
     world.processes.push(crate::world::Process::default());
     process
+}
+
+/// From its next start on, no transaction of the process has more records.
+pub fn set_batch(shared: &Shared, process: usize, max_batch_records: usize) {
+    slots(shared)[process].max_batch_records = max_batch_records;
+}
+
+/// Where the process has its state.
+pub fn directory(shared: &Shared, process: usize) -> PathBuf {
+    slots(shared)[process].directory.clone()
+}
+
+/// The process ends at once.
+pub fn kill(shared: &Arc<Shared>, process: usize) {
+    drop(slots(shared)[process].worker.take());
+    gone(shared, process);
 }
 
 /// What went wrong so far.
@@ -80,8 +101,8 @@ pub fn breach(shared: &Shared) -> Option<String> {
 /// Gives one process a turn, whichever; `false` when none can go on.
 pub fn step_any(shared: &Arc<Shared>) -> bool {
     start_due(shared);
-    if let Some((process, work)) = shared.take_aside()
-        && let Err(payload) = catch_unwind(AssertUnwindSafe(work))
+    if let Some(aside) = shared.take_aside()
+        && let (process, Err(payload)) = (aside.process, shared.do_aside(aside))
     {
         // The worker dies with it, at its own next request.
         shared.world().processes[process].doomed = true;
@@ -123,11 +144,16 @@ fn start(shared: &Arc<Shared>, process: usize) {
     };
     shared.world().processes[process].running = true;
     shared.world().note(|| format!("process {process} starts"));
-    let (directory, window, views) = {
+    let (directory, window, max_batch_records, views) = {
         let mut slots = slots(shared);
         let slot = &mut slots[process];
         slot.views = Views::default();
-        (slot.directory.clone(), slot.window, slot.views.clone())
+        (
+            slot.directory.clone(),
+            slot.window,
+            slot.max_batch_records,
+            slot.views.clone(),
+        )
     };
     let directory = Directory::open(&directory).expect("a writable directory in memory");
     let members = Arc::clone(&shared.world().processes[process].members);
@@ -139,7 +165,7 @@ fn start(shared: &Arc<Shared>, process: usize) {
         window: Window::new(window),
         accept_shorter_window: false,
         commit_interval: Duration::from_millis(100),
-        max_batch_records: 40,
+        max_batch_records,
         desk: Box::new(Desk::new(sim)),
         background: Background::default(),
         views,

@@ -15,6 +15,7 @@ mod producer;
 mod rules;
 mod run;
 mod transactions;
+mod undone;
 mod world;
 
 use std::collections::BTreeMap;
@@ -39,7 +40,7 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 /// A directory that costs no disk, where the system has one.
-fn directory() -> tempfile::TempDir {
+pub fn directory() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let parent = if memory.is_dir() {
         memory.to_owned()

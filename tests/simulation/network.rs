@@ -1,8 +1,10 @@
 //! Requests and what happens to them on their way; the moments at which a process dies, freezes,
 //! or others run.
 
-use std::panic::resume_unwind;
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use crate::cluster::{self, Slot};
@@ -17,13 +19,20 @@ const CALLS_MAX: u64 = 3_000_000;
 const DEPTH_MAX: usize = 3;
 
 /// Work that a process does on another thread than its worker's.
-pub type Aside = Box<dyn FnOnce() + Send>;
+pub struct Aside {
+    pub process: usize,
+    /// Transactional ids of the group's members, as the process knew them.
+    members: BTreeSet<String>,
+    work: Box<dyn FnOnce() + Send>,
+}
 
 /// What all processes share.
 pub struct Shared {
     world: Mutex<World>,
     pub slots: Mutex<Vec<Slot>>,
-    asides: Mutex<Vec<(usize, Aside)>>,
+    asides: Mutex<Vec<Aside>>,
+    /// Who was a member when the work began that is being done aside, as its process knew; innermost last.
+    members: Mutex<Vec<BTreeSet<String>>>,
     depth: Mutex<usize>,
 }
 
@@ -70,6 +79,7 @@ impl Shared {
             world: Mutex::new(world),
             slots: Mutex::default(),
             asides: Mutex::default(),
+            members: Mutex::default(),
             depth: Mutex::new(0),
         })
     }
@@ -78,21 +88,45 @@ impl Shared {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn put_aside(&self, process: usize, work: Aside) {
+    pub fn put_aside(&self, process: usize, work: Box<dyn FnOnce() + Send>) {
+        let members = self.world().processes[process].told.clone();
         let mut asides = self.asides.lock().expect("one thread");
-        asides.push((process, work));
+        asides.push(Aside {
+            process,
+            members,
+            work,
+        });
     }
 
     /// The oldest work that was put aside.
-    pub fn take_aside(&self) -> Option<(usize, Aside)> {
+    pub fn take_aside(&self) -> Option<Aside> {
         let mut asides = self.asides.lock().expect("one thread");
         (!asides.is_empty()).then(|| asides.remove(0))
     }
 
+    /// Does it; what it panics with is given back.
+    pub fn do_aside(&self, aside: Aside) -> thread::Result<()> {
+        let members = || self.members.lock().expect("one thread");
+        members().push(aside.members);
+        let done = catch_unwind(AssertUnwindSafe(aside.work));
+        members().pop();
+        done
+    }
+
+    /// Whether it was a member of the group when the work began that is being done aside.
+    pub fn was_member(&self, transactional_id: &str) -> bool {
+        let members = self.members.lock().expect("one thread");
+        members
+            .last()
+            .is_some_and(|known| known.contains(transactional_id))
+    }
+
     /// What a dead process had put aside.
-    pub fn take_asides_of(&self, process: usize) -> Vec<(usize, Aside)> {
+    pub fn take_asides_of(&self, process: usize) -> Vec<Aside> {
         let mut asides = self.asides.lock().expect("one thread");
-        asides.extract_if(.., |(of, _)| *of == process).collect()
+        asides
+            .extract_if(.., |aside| aside.process == process)
+            .collect()
     }
 }
 

@@ -67,10 +67,14 @@ impl Port for Sim {
 
     fn producer(&self, _worker: usize) -> Producer {
         let id = transactional_id(self.world().processes[self.process].identity);
-        self.successor(&id)
+        Producer::new(self.clone(), &id)
     }
 
     fn successor(&self, transactional_id: &str) -> Producer {
+        assert!(
+            !self.shared.was_member(transactional_id),
+            "{transactional_id} is taken over, and was a member of the group"
+        );
         Producer::new(self.clone(), transactional_id)
     }
 

@@ -118,19 +118,25 @@ impl World {
             return;
         }
         let key = rule_key(&mut self.dice);
-        let parsed = RuleKey::parse(&key).expect("a rule key");
+        match self.dice.u32(0..8) {
+            0 => self.append_to_rules(key, None),
+            1 => self.append_to_rules(key, Some(b"{\"ruleId\":17}".to_vec())),
+            _ => self.publish_rule_of(key),
+        }
+    }
+
+    /// The same, of this key.
+    pub fn publish_rule_of(&mut self, key: String) {
         self.rules.published += 1;
         let number = i32::try_from(self.rules.published).expect("few");
-        let value = match self.dice.u32(0..8) {
-            0 => None,
-            1 => Some(b"{\"ruleId\":17}".to_vec()),
-            _ => {
-                let mut json = Vec::new();
-                let rule = rule(format!("other-{number}"), number);
-                write_rule(parsed.fields(), &rule, &mut json);
-                Some(json)
-            }
-        };
+        let parsed = RuleKey::parse(&key).expect("a rule key");
+        let mut json = Vec::new();
+        let rule = rule(format!("other-{number}"), number);
+        write_rule(parsed.fields(), &rule, &mut json);
+        self.append_to_rules(key, Some(json));
+    }
+
+    fn append_to_rules(&mut self, key: String, value: Option<Vec<u8>>) {
         let partitions = self.partitions(Topic::Rules);
         let number = partition::of_key(key.as_bytes(), partitions);
         let payload = Payload {

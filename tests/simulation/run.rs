@@ -106,7 +106,7 @@ pub fn run(seed: u64, directory: &Path, keeps_history: bool) -> Outcome {
     outcome
 }
 
-fn go_on(shared: &Arc<Shared>) -> Result<(), String> {
+pub fn go_on(shared: &Arc<Shared>) -> Result<(), String> {
     if !cluster::step_any(shared) {
         let mut world = shared.world();
         let next = world.next_event_at();
@@ -135,7 +135,7 @@ fn through_trouble(
     }
 }
 
-fn to_rest(shared: &Arc<Shared>, window: Duration) -> Result<(), String> {
+pub fn to_rest(shared: &Arc<Shared>, window: Duration) -> Result<(), String> {
     let deadline = {
         let mut world = shared.world();
         world.faults = Faults::default();

@@ -108,6 +108,8 @@ pub struct Process {
     /// No request of its arrives before this.
     pub cut_until: Duration,
     pub members: Arc<Mutex<Members>>,
+    /// The same as it was told last.
+    pub told: BTreeSet<String>,
     /// To be killed at its next request.
     pub doomed: bool,
     /// To be told to stop.
@@ -331,6 +333,7 @@ impl World {
             .collect();
         for number in 0..self.processes.len() {
             if self.is_reachable(number) {
+                self.processes[number].told.clone_from(&ids);
                 let mut members = self.processes[number].members.lock().expect("one thread");
                 *members = Members {
                     asked_at: Some(self.now),
