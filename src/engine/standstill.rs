@@ -50,7 +50,6 @@ impl<P: Port> Worker<P> {
                 "reading stands still before the end of a log; going on with a new client"
             );
             self.reader.renew()?;
-            return Ok(());
         }
         let still: Vec<Range> = still(&consumed, &before.consumed).collect();
         if let Some((partition, offset)) = self.missed(&still)? {

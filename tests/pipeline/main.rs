@@ -25,6 +25,7 @@ mod payments;
 mod refusals;
 mod restart;
 mod rules;
+mod standstill;
 mod state;
 mod syscalls;
 mod turn;

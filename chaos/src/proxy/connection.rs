@@ -20,6 +20,9 @@ use crate::proxy::rule::{Book, Caught, Fate, Side, Stage};
 /// For what the broker answers at once, also when the machine is busy.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
+/// Before [`Fate::FetchNothing`].
+const FETCH_PAUSE: Duration = Duration::from_millis(200);
+
 /// A request that the broker has yet to answer.
 struct Pending {
     correlation: i32,
@@ -37,6 +40,7 @@ enum Answer {
     /// The client does not get it, and this becomes of its side.
     Swallow(Side),
     WithoutBrokers,
+    WithoutRecords,
 }
 
 /// What the two directions share.
@@ -177,6 +181,12 @@ impl Up {
                 let answer = Answer::WithoutBrokers;
                 self.forward(&request, Some(caught), answer).await
             }
+            Fate::FetchNothing => {
+                // The client asks again at once.
+                time::sleep(FETCH_PAUSE).await;
+                let answer = Answer::WithoutRecords;
+                self.forward(&request, Some(caught), answer).await
+            }
         }
     }
 
@@ -257,6 +267,9 @@ fn for_client(lane: &Lane, book: &Book, answer: Frame) -> Option<Frame> {
         // A version that cannot be read is passed on; the test finds that nothing happens.
         Answer::WithoutBrokers => {
             Some(frame::without_brokers(pending.version, &answer).unwrap_or(answer))
+        }
+        Answer::WithoutRecords => {
+            Some(frame::without_records(pending.version, &answer).unwrap_or(answer))
         }
     }
 }

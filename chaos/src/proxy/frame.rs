@@ -105,6 +105,16 @@ pub(super) fn without_brokers(version: i16, answer: &Frame) -> Result<Frame> {
     Ok([head, &[1], fields.0].concat())
 }
 
+/// The answer to a fetch with an empty list of topics.
+pub(super) fn without_records(version: i16, answer: &Frame) -> Result<Frame> {
+    // Since version 12 lists are compact, and everything ends with tagged fields.
+    ensure!((12..=17).contains(&version), "fetch of version {version}");
+    let mut fields = Fields(answer);
+    // The error code and the number of the session.
+    let head = fields.take(CORRELATION_TAGS_THROTTLE + 2 + 4)?;
+    Ok([head, &[1, 0]].concat())
+}
+
 /// What stands before the list of brokers.
 const CORRELATION_TAGS_THROTTLE: usize = 4 + 1 + 4;
 
@@ -162,6 +172,15 @@ mod tests {
             b"\x00\x00\x00\x05\x00\x00\x00\x00\x00\x01and the rest"
         );
         assert!(without_brokers(8, &answer.to_vec()).is_err());
+    }
+
+    #[test]
+    fn records_are_taken_out_of_a_fetch() {
+        let answer =
+            b"\x00\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02and the rest";
+        let without = without_records(16, &answer.to_vec()).unwrap();
+        assert_eq!(without, [&answer[..15], &[1, 0]].concat());
+        assert!(without_records(11, &answer.to_vec()).is_err());
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub enum Fate {
     DropAnswer(Side),
     /// For [`Api::Metadata`]: the answer names no broker, as that of a broker that was fenced while it stood still.
     NameNoBroker,
+    /// For [`Api::Fetch`]: the answer comes after a moment and has nothing of any partition, as if nothing were there.
+    FetchNothing,
 }
 
 /// Which requests meet a fate.
