@@ -89,6 +89,25 @@ impl World {
         self.lose_markers(id, 1.0);
     }
 
+    /// The same, and another instance, which took the writer for dead, has undone the transaction.
+    pub fn undo(&mut self, id: &str) {
+        let places = self.unmarked(id);
+        self.forget_markers(id);
+        let timestamp = self.wall_millis();
+        let known = self.transactional.get_mut(id).expect("it was initialised");
+        known.epoch += 1;
+        let (producer, number) = (known.producer, known.number);
+        for place in places {
+            match place {
+                Some(partition) => {
+                    let log = self.logs.get_mut(&partition).expect("a known partition");
+                    log.mark(producer, false, timestamp);
+                }
+                None => self.group.mark(producer, number, false),
+            }
+        }
+    }
+
     fn lose_markers(&mut self, id: &str, likelihood: f64) {
         let known = &self.transactional[id];
         let (number, sent) = (known.number, known.sent.clone());

@@ -1,5 +1,5 @@
-//! The markers of a committed transaction are all lost, and it is undone while its writer is away. When a part of its
-//! payments has been settled again, the state comes back that holds all of them.
+//! The markers of a committed transaction are all lost, and it is undone by somebody else than its writer, whose state
+//! holds it.
 
 use std::fs;
 use std::ops::Range;
@@ -70,24 +70,39 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-#[test]
-fn a_state_with_an_undone_transaction_is_not_trusted_because_a_later_one_is_committed() {
-    let parent = crate::directory();
+/// One process, whose last transaction has settled all but the first payment and has no marker yet; up to where bases
+/// were settled before it, and are with it.
+fn run_up_to_the_last(parent: &Path) -> (Arc<Shared>, usize, usize) {
     let mut world = World::new(1, &Topic::ALL.map(|topic| (topic, 1)).into(), true);
     for merchant in ["first", "other"] {
         // Known from the start, so that nothing waits for the service.
         world.publish_rule_of(format!("{merchant}/2025-05-26/PAYMENT/CARD"));
     }
     let shared = Shared::new(world);
-    cluster::add(&shared, parent.path(), WINDOW);
+    cluster::add(&shared, parent, WINDOW);
     send(&shared, 0..1);
     let before = until_settled_past(&shared, 0);
-
-    // Slow enough that the writer is away before any marker is written.
+    // Slow enough that all this is over before any marker is written.
     shared.world().faults.late_marker = 1.0;
     send(&shared, 1..PAYMENTS);
     let all = until_settled_past(&shared, before);
     assert!(all >= PAYMENTS, "all of them in one transaction");
+    (shared, before, all)
+}
+
+/// Demands that every promise holds and that bases are settled up to here.
+fn prove(shared: &Arc<Shared>, all: usize) {
+    to_rest(shared, WINDOW).expect("every promise holds, and the lag reaches zero");
+    assert!(settled(shared) >= all);
+    // Workers hold the world, which holds them.
+    let slots = std::mem::take(&mut *shared.slots.lock().expect("one thread"));
+    drop(slots);
+}
+
+#[test]
+fn a_state_with_an_undone_transaction_is_not_trusted_because_a_later_one_is_committed() {
+    let parent = crate::directory();
+    let (shared, before, all) = run_up_to_the_last(parent.path());
     shared.world().forget_markers(&transactional_id(0));
     shared.world().processes[0].leaving = true;
     until(&shared, || !shared.world().processes[0].running);
@@ -103,9 +118,17 @@ fn a_state_with_an_undone_transaction_is_not_trusted_because_a_later_one_is_comm
     cluster::kill(&shared, 0);
     fs::remove_dir_all(&directory).expect("remove files in memory");
     copy(&holds_all, &directory);
+    prove(&shared, all);
+}
 
-    to_rest(&shared, WINDOW).expect("every promise holds, and the lag reaches zero");
-    assert!(settled(&shared) >= all);
-    let slots = std::mem::take(&mut *shared.slots.lock().expect("one thread"));
-    drop(slots);
+#[test]
+fn a_running_task_hears_that_its_last_transaction_was_undone() {
+    let parent = crate::directory();
+    let (shared, before, all) = run_up_to_the_last(parent.path());
+    shared.world().undo(&transactional_id(0));
+    shared.world().processes[0].breaks += 1;
+    assert_eq!(settled(&shared), before);
+    send(&shared, PAYMENTS..PAYMENTS + 1);
+    until_settled_past(&shared, before);
+    prove(&shared, all);
 }
