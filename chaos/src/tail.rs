@@ -8,10 +8,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, anyhow};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use crate::cluster::names::Names;
 use crate::cluster::wait;
+use crate::oracle::TOUCH_KEY;
 use crate::topics_reader;
 
 /// The topics that are watched; settlements tell the recovery.
@@ -172,6 +174,7 @@ impl Drop for Tail {
 fn follow(consumer: &BaseConsumer, topics: &Watched, shared: &Shared) {
     while !shared.stop.load(Ordering::Relaxed) {
         match consumer.poll(Duration::from_millis(50)) {
+            Some(Ok(message)) if is_touch(&message) => {}
             Some(Ok(message)) if message.topic() == topics.settlements => {
                 shared.settlements.fetch_add(1, Ordering::Relaxed);
                 note(shared, message.partition(), message.offset());
@@ -190,6 +193,11 @@ fn follow(consumer: &BaseConsumer, topics: &Watched, shared: &Shared) {
             }
         }
     }
+}
+
+/// A record that ends a transaction whose markers a broker has lost: it says nothing.
+fn is_touch(message: &BorrowedMessage) -> bool {
+    message.key() == Some(TOUCH_KEY) && message.payload().is_none()
 }
 
 fn note(shared: &Shared, partition: i32, offset: i64) {

@@ -280,15 +280,15 @@ mod tests {
         let settings = Settings::new(&config);
         let mut producer = Producer::new(&settings, 0);
         let stop = Arc::clone(&settings.stop);
+        let began = clock::now();
         thread::spawn(move || {
             thread::sleep(STOP_AFTER);
             stop.store(true, Ordering::Relaxed);
         });
-        let began = clock::now();
         producer.replace().unwrap_err();
         let took = clock::now().saturating_sub(began);
-        assert!(took >= STOP_AFTER && took < CALL_TIMEOUT / 2, "{took:?}");
+        assert!(took >= STOP_AFTER && took < CALL_TIMEOUT, "{took:?}");
         producer.replace().unwrap_err();
-        assert!(clock::now().saturating_sub(began) < CALL_TIMEOUT / 2);
+        assert!(clock::now().saturating_sub(began) < CALL_TIMEOUT);
     }
 }

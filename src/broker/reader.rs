@@ -313,11 +313,11 @@ mod tests {
         let source = Partition::new(Topic::Source, 0);
         let mut reader = Reader::new(&settings, "test").unwrap();
         let stop = Arc::clone(&settings.stop);
+        let began = clock::now();
         thread::spawn(move || {
             thread::sleep(STOP_AFTER);
             stop.store(true, Ordering::Relaxed);
         });
-        let began = clock::now();
         let failures = [
             reader.bounds(source).unwrap_err(),
             reader.ends(&[source], Isolation::Committed).unwrap_err(),
@@ -326,7 +326,7 @@ mod tests {
             port::Reader::start(&mut reader, source, 0).unwrap_err(),
         ];
         let took = clock::now().saturating_sub(began);
-        assert!(took >= STOP_AFTER && took < CALL_TIMEOUT / 2, "{took:?}");
+        assert!(took >= STOP_AFTER && took < CALL_TIMEOUT, "{took:?}");
         for failure in failures {
             assert_eq!(failure.reaction, Reaction::Wait, "{failure}");
         }

@@ -50,6 +50,7 @@ impl<P: Port> Worker<P> {
                 failpoint::hit(Point::RevokedBefore);
                 if *lost {
                     failpoint::hit(Point::Lost);
+                    self.was_away = true;
                 }
                 let mut closed = Ok(());
                 for partition in partitions {

@@ -67,4 +67,10 @@ impl Fixed {
     pub fn home_of(&self, key: &str) -> i32 {
         partition::of_key(key.as_bytes(), self.partitions.bases)
     }
+
+    /// Whether a transactional id is that of an instance or a tool of this application.
+    pub fn is_of_application(&self, transactional_id: &str) -> bool {
+        let rest = transactional_id.strip_prefix(&self.application_id);
+        rest.is_some_and(|rest| rest.starts_with(':'))
+    }
 }

@@ -84,7 +84,7 @@ fn end<P: Port>(port: &P, fixed: &Fixed, transactional_id: String) {
                 transactional_id,
                 %error,
                 "could not end the transaction that a former owner left; readers wait until it \
-                 times out"
+                 times out, or is found again"
             ),
         }
     });

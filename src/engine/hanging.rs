@@ -367,6 +367,36 @@ impl Lookout {
 }
 
 impl<P: Port> Worker<P> {
+    /// Notes the other instances whose undecided records keep these logs from being read any further:
+    /// who has taken their partitions over may have ended what they left, and failed.
+    fn find_former_writers(&mut self, still: &BTreeMap<Partition, i64>) -> Result<(), Failure> {
+        for (partition, stable) in still {
+            let first = Range {
+                partition: *partition,
+                from: *stable,
+                to: stable + 1,
+            };
+            let writer = self.undecided_writer(first)?;
+            let is_other = |id: &String| {
+                self.fixed.is_of_application(id) && *id != self.fixed.transactional_id
+            };
+            if let Some(writer) = writer.filter(is_other) {
+                self.former_writers.add(writer);
+            }
+        }
+        Ok(())
+    }
+
+    /// Who wrote the first record of a range that begins where nothing is decided.
+    pub(super) fn undecided_writer(&self, range: Range) -> Result<Option<String>, Failure> {
+        let mut first = None;
+        self.port
+            .scan(Isolation::Uncommitted, &[range], |_, mark| {
+                first = first.take().or(mark);
+            })?;
+        Ok(first.map(|mark: Mark| mark.transactional_id))
+    }
+
     /// Looks for hanging records when that is due. `false` while it is not known whether there are
     /// any: nothing may be committed.
     pub(super) fn look_out(&mut self) -> Result<bool, Failure> {
@@ -380,13 +410,14 @@ impl<P: Port> Worker<P> {
             reader: &self.reader,
             fixed: &self.fixed,
         };
+        let mut still = BTreeMap::new();
         let found = if self.lookout.is_due {
             search.end(&mut self.producer)?
         } else {
             // Markers of the last transaction may be under way; what stood for a whole interval
             // hangs, or belongs to others.
             let stood = search.stuck()?;
-            let still: BTreeMap<_, _> = stood
+            still = stood
                 .iter()
                 .filter(|(partition, end)| self.lookout.stood.get(partition) == Some(end))
                 .map(|(partition, end)| (*partition, *end))
@@ -395,6 +426,7 @@ impl<P: Port> Worker<P> {
             let before = (self.fixed.wall_now - MARKERS_MILLIS) * 1000;
             search.end_in(&still, before, &mut self.producer)?
         };
+        self.find_former_writers(&still)?;
         self.lookout.next_at = now + INTERVAL;
         match found {
             Found::Ended => self.recover(),

@@ -23,10 +23,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 const PLACE_TAKEN: &str = "it has joined the group in this one's place";
 
-/// Whoever stood still for so long in one turn was fenced for that, and not by a rival: by the broker,
-/// or by those who have taken the partitions over.
-const STALL: Duration = Duration::from_secs(5);
-
 /// Longer than the client library takes to learn of a topic again.
 const MISSING_AT_MOST: Duration = Duration::from_secs(30);
 
@@ -41,12 +37,8 @@ impl<P: Port> Worker<P> {
             Todo::WaitForTopic => self.wait_for_topic(failure)?,
             Todo::Recover { fenced } => {
                 tracing::warn!(worker = self.number, error = %failure, "taking up again from the log");
-                if fenced {
-                    let now = clock::now();
-                    let is_stalled = now.saturating_sub(self.fixed.now) >= STALL;
-                    if !is_stalled && self.fencings.record(now) {
-                        return Err(duel("its producer has fenced this one again and again"));
-                    }
+                if fenced && !self.was_away && self.fencings.record(clock::now()) {
+                    return Err(duel("its producer has fenced this one again and again"));
                 }
                 self.recover();
             }

@@ -248,16 +248,10 @@ impl<P: Port> Worker<P> {
         if from > position || from >= to {
             return Ok(());
         }
-        let mut first = None;
-        let isolation = Isolation::Uncommitted;
-        self.port.scan(isolation, &[range], |_, mark| {
-            first = first.take().or(mark);
-        })?;
         let topic = self.fixed.names.of(log.topic);
-        let ours = format!("{}:", self.fixed.application_id);
-        match first.map(|mark| mark.transactional_id) {
+        match self.undecided_writer(range)? {
             Some(writer) if writer == self.fixed.transactional_id => {}
-            Some(writer) if writer.starts_with(&ours) => {
+            Some(writer) if self.fixed.is_of_application(&writer) => {
                 tracing::warn!(
                     topic,
                     partition = log.number,

@@ -46,7 +46,8 @@ impl Tasks {
                 to: record.offset,
             });
         }
-        if record.offset >= position {
+        // One that comes twice is dropped, too.
+        if record.offset >= from {
             inbox.push(record);
         }
         None

@@ -55,6 +55,9 @@ const INBOX_BYTES_MAX: usize = 8 << 20;
 /// How long committed state may stay in memory only.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Whoever stood still for so long in one turn may have lost its partitions.
+const STALL: Duration = Duration::from_secs(5);
+
 /// So many takeovers of the transactional id within a minute are another process's.
 const FENCINGS: usize = 3;
 
@@ -116,6 +119,9 @@ pub struct Worker<P: Port> {
     pub(super) replacements: Takeovers,
     /// Since when every turn has met a topic that is not there.
     pub(super) missing_since: Option<Duration>,
+    /// It stood still or has lost its partitions since the producer was initialised: whoever took
+    /// them over may have fenced it, which tells nothing of a rival.
+    pub(super) was_away: bool,
     /// Why the producer will be replaced.
     pub(super) replacement: Replacement,
     pub(super) stop: Arc<AtomicBool>,
@@ -163,6 +169,7 @@ impl<P: Port> Worker<P> {
             fencings: Takeovers::new(FENCINGS),
             replacements: Takeovers::new(REPLACEMENTS),
             missing_since: None,
+            was_away: false,
             replacement: Replacement::Start,
             stop: options.stop,
         })
@@ -178,7 +185,9 @@ impl<P: Port> Worker<P> {
 
     /// One turn of the loop, and the reaction to its failure.
     pub fn step(&mut self) -> Result<(), Stopped> {
-        match self.turn() {
+        let turned = self.turn();
+        self.was_away |= clock::now().saturating_sub(self.fixed.now) >= STALL;
+        match turned {
             Ok(()) => self.missing_since = None,
             Err(failure) => self.react(&failure)?,
         }
@@ -283,6 +292,7 @@ impl<P: Port> Worker<P> {
             return Ok(());
         }
         self.producer.replace()?;
+        self.was_away = false;
         self.lookout.demand();
         self.status.set_decided();
         self.metrics.producer_replaced(self.replacement);

@@ -2,6 +2,7 @@
 //! there. Texts lose U+0000, which the database cannot hold.
 
 use std::io;
+use std::ops::RangeInclusive;
 
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -82,8 +83,13 @@ pub fn rule(key: &str, id: &str, payout: &str, confirm: &str) -> Digest {
     columns(&[Some(key), Some(id), Some(payout), Some(confirm)]).digest()
 }
 
+/// Times that are stored, in milliseconds: from where PostgreSQL's begin to the end of the year 9999. Others are null,
+/// which is read as 0.
+const TIMES: RangeInclusive<i64> = -210_866_803_200_000..=253_402_207_200_999;
+
 pub fn payment(record: &Record) -> Digest {
-    let time = record.timestamp.to_string();
+    let is_stored = TIMES.contains(&record.timestamp);
+    let time = if is_stored { record.timestamp } else { 0 }.to_string();
     let ink = columns(&[id(record.key), Some(&time)]);
     ink.maybe(record.value.map(content).as_ref().map(<[u8; 8]>::as_slice))
         .digest()

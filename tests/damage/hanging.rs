@@ -76,8 +76,11 @@ fn payments_behind_a_transaction_that_hangs_wait_and_go_on_when_it_ends() {
         assert_eq!(entry["offset"], offsets[index], "{entry}");
         assert!(entry["behind"].as_i64().unwrap() > 50, "{entry}");
         let label = format!("partition=\"{partition}\"");
-        let stuck = metric(&line, "settle_stable_offset_stuck_seconds", &label);
-        assert!(stuck >= 10.0, "{stuck}");
+        wait::until("the metric to tell it, too", LIMIT, || {
+            let stuck = metric(&line, "settle_stable_offset_stuck_seconds", &label);
+            Ok((stuck >= 10.0).then_some(()))
+        })
+        .unwrap();
     }
     // The others have gone on, and these have not begun.
     let group = line.names.application_id.clone();

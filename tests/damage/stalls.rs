@@ -89,8 +89,12 @@ fn progress(line: &Line, tail: &Tail, after: &str) {
 }
 
 fn has_open_transaction(line: &Line) -> bool {
-    let ends = |isolation| line.topics.ends(&line.names.changelog, isolation).unwrap();
-    ends(Isolation::Committed) != ends(Isolation::Uncommitted)
+    // Whatever it settles or takes in, its position stands in one of them.
+    let changelogs = [&line.names.changelog, &line.names.ingest_changelog];
+    changelogs.into_iter().any(|topic| {
+        let ends = |isolation| line.topics.ends(topic, isolation).unwrap();
+        ends(Isolation::Committed) != ends(Isolation::Uncommitted)
+    })
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chaos::cluster::wait;
 use chaos::line::LIMIT;
+use chaos::proxy::{Fate, Rule, Side};
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, Producer};
 
@@ -13,14 +14,19 @@ use crate::flow::Flow;
 /// What is noticed later than this is another takeover.
 const ANOTHER: Duration = Duration::from_secs(6);
 
-/// Another producer takes the transactional id of the first instance.
+/// Another producer takes the transactional id of the first instance, whose own can say nothing meanwhile: the two would
+/// take it from each other for a while.
 fn usurp(flow: &Flow) {
+    let every = Rule::all(&flow.line.producer(0), Fate::Hold(Side::Open));
+    let held = flow.line.proxy().arm(every);
+    held.wait_caught(1, LIMIT).unwrap();
     let usurper: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", flow.line.bootstrap())
         .set("transactional.id", flow.line.transactional_id(0))
         .create()
         .unwrap();
     usurper.init_transactions(LIMIT).unwrap();
+    held.release();
 }
 
 #[test]

@@ -6,6 +6,7 @@ use chaos::cluster::names::Names;
 use chaos::cluster::topics::{Topic as NewTopic, Topics};
 use chaos::cluster::{shared, wait};
 use chaos::line::LIMIT;
+use chaos::proxy::{Api, Fate, Rule, Side};
 use settle::broker::classify::Reaction;
 use settle::broker::client::Settings;
 use settle::broker::consumer::Consumer;
@@ -30,8 +31,8 @@ impl Group {
     fn new(name: &str) -> Self {
         let cluster = shared::cluster_of(&chaos::line::cluster_options()).unwrap();
         let names = Names::unique(name);
-        let bootstrap = cluster.kafka.bootstrap();
-        let topics = Topics::connect(&bootstrap).unwrap();
+        let topics = Topics::connect(&cluster.kafka.bootstrap()).unwrap();
+        let bootstrap = cluster.kafka.proxy().bootstrap();
         let both = [&names.source, &names.bases];
         topics
             .create(&both.map(|name| NewTopic::new(name, 2)))
@@ -39,6 +40,7 @@ impl Group {
         let environment = [
             ("KAFKA__BOOTSTRAP_SERVERS", bootstrap.as_str()),
             ("KAFKA__APPLICATION_ID", names.application_id.as_str()),
+            ("KAFKA__INSTANCE_ID", names.application_id.as_str()),
             ("TOPICS__SOURCE", names.source.as_str()),
             ("TOPICS__BASES", names.bases.as_str()),
         ];
@@ -88,6 +90,10 @@ fn poll_until(what: &str, consumers: &[&Consumer], done: impl Fn() -> bool) {
 fn who_has_not_joined_yet_proves_no_membership_and_commits_nothing() {
     let group = Group::new("stranger");
     let mut producer = group.producer();
+    let client = format!("|{}|", group.names.application_id);
+    let join = Rule::new(Api::JoinGroup, &client, Fate::Hold(Side::Open));
+    let cluster = shared::cluster_of(&chaos::line::cluster_options()).unwrap();
+    let join = cluster.kafka.proxy().arm(join.times(usize::MAX));
     let consumer = group.settings.join(0).unwrap();
     let transaction = Transaction::begin(&mut producer).unwrap();
     let refused = transaction.commit(&[(PLACE, 5)], || consumer.membership());
@@ -96,6 +102,7 @@ fn who_has_not_joined_yet_proves_no_membership_and_commits_nothing() {
     producer.replace().unwrap();
     assert_eq!(group.committed(), None);
 
+    join.release();
     poll_until("the membership", &[&consumer], || {
         consumer.membership().is_ok()
     });

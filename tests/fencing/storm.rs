@@ -1,5 +1,8 @@
 //! Partitions change hands all the time.
 
+use chaos::cluster::wait;
+use chaos::line::LIMIT;
+
 use crate::flow::Flow;
 
 const ROUNDS: usize = 3;
@@ -27,7 +30,13 @@ fn instances_that_come_and_go_every_few_seconds_keep_every_partition_going() {
                 if (index + round) % 2 == 0 {
                     instance.kill();
                 } else {
-                    let status = instance.terminate(chaos::line::LIMIT).unwrap();
+                    // Before, it may die of the signal.
+                    wait::until("an answer", LIMIT, || {
+                        let answer = reqwest::blocking::get(format!("{}/livez", instance.http()));
+                        Ok(answer.ok())
+                    })
+                    .unwrap();
+                    let status = instance.terminate(LIMIT).unwrap();
                     assert_eq!(status.code(), Some(0), "{}", instance.tail());
                 }
             }

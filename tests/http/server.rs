@@ -70,7 +70,8 @@ impl Server {
             bases_partitions: PARTITIONS,
             source_owners: Owners::default(),
             owners: Owners::default(),
-            session_timeout: Duration::from_secs(6),
+            // Who the members are is told once.
+            session_timeout: Duration::from_secs(3600),
             token: None,
             tls: None,
             generator: None,

@@ -52,7 +52,9 @@ pub fn tells_the_truth(instances: &[Instance]) {
         browser
             .until("document.querySelector('main')?.dataset.polls > 1")
             .unwrap();
-        assert_eq!(browser.text("#state").unwrap(), "Ready");
+        browser
+            .until("document.querySelector('#state').textContent === 'Ready'")
+            .unwrap();
         assert_eq!(browser.text("#instance").unwrap(), instance.name());
         let metrics = get(instance, "/metrics");
         let counted = |labels: &str| {

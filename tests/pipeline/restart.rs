@@ -49,7 +49,18 @@ fn uncommitted(line: &Line, topic: &str) -> u64 {
 #[test]
 fn a_restart_after_sigterm_aborts_no_transaction_and_goes_on_where_it_stopped() {
     let mut line = Line::new("restart");
-    line.start(2);
+    // A stall of the machine is no reason for an abort.
+    let patient = [
+        ("session.timeout.ms", 60_000),
+        ("socket.timeout.ms", 30_000),
+        ("transaction.timeout.ms", 60_000),
+    ];
+    let patient = patient.map(|(name, millis)| (name.to_owned(), millis.into()));
+    for index in 0..2 {
+        let options = line.options(index);
+        line.launch(options.set("kafka.properties", toml::Table::from_iter(patient.clone())));
+    }
+    line.wait_ready();
     let tail = line.tail();
     under_load(&mut line, 61, |line| {
         for _ in 0..ROUNDS {

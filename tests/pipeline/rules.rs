@@ -56,7 +56,7 @@ fn failed_calls(line: &Line) -> f64 {
 #[test]
 fn while_the_rule_service_fails_its_keys_wait_others_go_on_and_nothing_is_defaulted() {
     let mut line = Line::new("outage");
-    let options = line.options(0).set("rules.timeout", "300ms");
+    let options = line.options(0).set("rules.timeout", "2s");
     line.launch(options);
     line.wait_ready();
     let known: Vec<String> = (1..PARTITIONS)
@@ -166,7 +166,7 @@ fn that_there_is_no_rule_is_asked_again_where_the_answer_has_become_too_old() {
     // The first one waits longer than the answer for the one behind it is good for.
     line.rules.set_fault(Fault::Status {
         code: 503,
-        retry_after: Some(6),
+        retry_after: Some(20),
     });
     line.send([payment("first", &merchants[0], 100)]);
     wait_asked(&line, &merchants[0]);

@@ -120,6 +120,8 @@ impl<'a> Asker<'a> {
 
     fn tell(&self, said: &mut Said) {
         assert_eq!(self.get("/api/status", None).unwrap().0, 401);
+        // It may be busy with all that it logs.
+        self.wait();
         for path in ["/api/status", "/metrics", "/readyz", "/livez"] {
             let (status, answer) = self.get(path, Some(TOKEN)).unwrap();
             assert_eq!(status, 200, "{path}");

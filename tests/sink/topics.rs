@@ -198,7 +198,13 @@ fn connections_cut_around_commit_neither_lose_nor_double_a_row() {
         feed.payments(100);
     }
     until(&url, EVERYTHING, &feed.expected());
-    assert!(proxy.commits() >= 8, "{} commits", proxy.commits());
+    // Two are the schema's, and every other one after those is cut.
+    wait::until("eight commits", LIMIT, || {
+        feed.payments(100);
+        until(&url, EVERYTHING, &feed.expected());
+        Ok((proxy.commits() >= 8).then_some(()))
+    })
+    .unwrap();
     sink.stop();
     sink.join().unwrap();
 }
@@ -243,14 +249,30 @@ fn two_sinks_that_both_believe_to_own_every_partition_write_each_record_once() {
         feed.payments(100);
     }
     until(&url, EVERYTHING, &feed.expected());
-    let written: u64 = sinks
-        .iter()
-        .flat_map(|sink| sink.status().rows().collect::<Vec<_>>())
-        .filter(|(table, _)| *table == "payment_log")
-        .map(|(_, rows)| rows)
-        .sum();
-    assert_eq!(written, 6000);
-    assert!(sinks.iter().any(|sink| sink.status().rewinds() > 0));
+    let mut sent = 6000;
+    wait::until("a race that one of them loses", LIMIT, || {
+        if sinks.iter().any(|sink| sink.status().rewinds() > 0) {
+            return Ok(Some(()));
+        }
+        feed.payments(100);
+        sent += 100;
+        until(&url, EVERYTHING, &feed.expected());
+        Ok(None)
+    })
+    .unwrap();
+    let written = || -> u64 {
+        let rows = sinks
+            .iter()
+            .flat_map(|sink| sink.status().rows().collect::<Vec<_>>());
+        let rows = rows.filter(|(table, _)| *table == "payment_log");
+        rows.map(|(_, rows)| rows).sum()
+    };
+    // Rows are counted a moment after they can be seen.
+    wait::until("all rows counted", LIMIT, || {
+        Ok((written() >= sent).then_some(()))
+    })
+    .unwrap();
+    assert_eq!(written(), sent);
     for sink in sinks {
         sink.stop();
         sink.join().unwrap();

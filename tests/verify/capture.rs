@@ -11,6 +11,7 @@ use settle::verify::promise::Promise;
 use settle::verify::terms::{Counts, Scope, Terms};
 use settle::verify::{self, Report};
 
+use crate::inspect::payment;
 use crate::line::{Line, PARTITIONS, day};
 
 /// A record of a topic, to keep and to change.
@@ -168,10 +169,12 @@ pub fn perfect() -> Capture {
 fn run() -> Capture {
     let mut line = Line::new("verified").with_database();
     line.start(1);
-    let mut messages = day(71, 6000);
-    line.send(messages.by_ref().take(3000));
-    line.settle();
-    line.send(messages);
+    line.send(day(71, 6000));
+    // A sum overflows in this order only.
+    for id in ["the most", "too much"] {
+        line.send([payment(id, i64::MAX)]);
+        line.settle();
+    }
     line.prove();
     let names = line.names.clone();
     let topics = Topic::ALL.map(|topic| {

@@ -1,23 +1,18 @@
 //! A request to join that the group takes long to answer, as it does while it waits for other members.
 
-use std::time::{Duration, Instant};
-
 use chaos::cluster::instance::Instance;
 use chaos::cluster::wait;
 use chaos::line::LIMIT;
-use chaos::proxy::{Api, Fate, Rule, Side};
+use chaos::proxy::{Api, Fate, Rule, Side, Stage};
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, Producer};
 
 use crate::one::One;
 
-/// Far less than the join is held for.
-const SHORT: Duration = Duration::from_secs(15);
-
 #[test]
 fn a_join_that_is_answered_late_does_not_stop_the_tasks() {
     // So long that the group does not give the member up meanwhile.
-    let session = [("session.timeout.ms".to_owned(), "30000".into())];
+    let session = [("session.timeout.ms".to_owned(), "120000".into())];
     let session = toml::Table::from_iter(session);
     let mut one = One::start_with("join", |options| options.set("kafka.properties", session));
     let join = Rule::new(Api::JoinGroup, &one.line.client(0), Fate::Hold(Side::Open));
@@ -33,7 +28,6 @@ fn a_join_that_is_answered_late_does_not_stop_the_tasks() {
         .create()
         .unwrap();
     usurper.init_transactions(LIMIT).unwrap();
-    let since = Instant::now();
     one.send();
     wait::until("the worker to take up again", LIMIT, || {
         let fenced = one.count_in_log("taking up again from the log") > 0;
@@ -41,9 +35,9 @@ fn a_join_that_is_answered_late_does_not_stop_the_tasks() {
     })
     .unwrap();
     one.settle();
-    let took = since.elapsed();
+    // All that without an answer to any request to join.
+    assert!(join.stages().iter().all(|stage| *stage == Stage::Held));
     join.release();
     one.line.wait_ready().unwrap();
     one.prove();
-    assert!(took < SHORT, "the tasks stood still for {took:?}");
 }

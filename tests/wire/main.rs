@@ -1,10 +1,6 @@
 //! What a network can do to a single request, done on purpose between the service and a real Kafka: late, twice, never,
 //! or without its answer. Proved from the raw input by code that shares nothing with the service.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-#![expect(
-    clippy::disallowed_methods,
-    reason = "tests look at the clock; the service's decisions do not"
-)]
 
 // For what mends the client library (build.rs), of which this test makes clients too.
 use settle as _;

@@ -31,7 +31,12 @@ fn start(options: &ClusterOptions) -> Result<Cluster> {
     unsafe {
         libc::atexit(stop);
     }
-    Cluster::start(options)
+    let mut options = options.clone();
+    // None of its brokers dies or stands still on purpose, and on a busy machine none is to be taken for dead.
+    let properties = &mut options.kafka.properties;
+    let session = "broker.session.timeout.ms".to_owned();
+    properties.entry(session).or_insert("30000".to_owned());
+    Cluster::start(&options)
 }
 
 extern "C" fn stop() {

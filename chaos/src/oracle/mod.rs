@@ -34,7 +34,7 @@ use crate::oracle::settled::{Run, Watch};
 use crate::topics_reader;
 
 /// Key of such a record.
-const TOUCH_KEY: &[u8] = b"@touch";
+pub(crate) const TOUCH_KEY: &[u8] = b"@touch";
 
 /// What the proof says of a run.
 #[derive(Debug, Clone)]

@@ -156,10 +156,18 @@ fn payment(
     Logged {
         place,
         payment_id: key.and_then(storable_key),
-        recorded_at: timestamp.and_then(|millis| Timestamp::from_millisecond(millis).ok()),
+        recorded_at: timestamp.and_then(storable_time),
         body: body.map(str::to_owned),
         raw: raw.map(<[u8]>::to_vec),
     }
+}
+
+/// The first millisecond that `timestamptz` holds, in 4714 BC.
+const TIME_MIN: i64 = -210_866_803_200_000;
+
+fn storable_time(millis: i64) -> Option<Timestamp> {
+    let time = (millis >= TIME_MIN).then(|| Timestamp::from_millisecond(millis));
+    time.and_then(Result::ok)
 }
 
 fn settlement(value: &[u8]) -> Result<Row, Unreadable> {
