@@ -205,7 +205,8 @@ fn fixed(sim: &Sim) -> Fixed {
     }
 }
 
-fn step(shared: &Arc<Shared>, process: usize) {
+/// Gives one process a turn, if it runs.
+pub fn step(shared: &Arc<Shared>, process: usize) {
     let Some(mut worker) = slots(shared)[process].worker.take() else {
         return;
     };
@@ -245,7 +246,7 @@ fn told(process: usize, payload: &(dyn Any + Send)) -> String {
 }
 
 /// The process stopped by itself. A supervisor starts it again, unless a person must act: nothing
-/// here gives a reason for that.
+/// here gives a reason for that, but a second process with its identity.
 fn ended(shared: &Arc<Shared>, process: usize, stopped: &Stopped) {
     gone(shared, process);
     let mut world = shared.world();
@@ -268,7 +269,7 @@ fn ended(shared: &Arc<Shared>, process: usize, stopped: &Stopped) {
         }
     }
     drop(world);
-    if stopped.cause != Cause::Failed {
+    if stopped.cause != Cause::Failed || kind == "duel with itself" {
         let message = format!("process {process} stopped: {:?} {stopped}", stopped.cause);
         slots(shared)[process].breach = Some(message);
     }

@@ -5,6 +5,7 @@
 mod broker;
 mod cluster;
 mod expected;
+mod frozen;
 mod group;
 mod log;
 mod network;

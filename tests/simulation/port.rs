@@ -206,6 +206,24 @@ fn jump(world: &mut World, fetches: &mut BTreeMap<Partition, Fetch>) {
     world.trouble("jump", || format!("{partition:?} from {from} to {to}"));
 }
 
+/// Now and then a consumer goes back to the record that it has delivered last, as librdkafka can when a rebalance falls
+/// between that and its note of it.
+fn repeat(world: &mut World, fetches: &mut BTreeMap<Partition, Fetch>) {
+    if !world.chance(world.faults.repeat) {
+        return;
+    }
+    let has_read = |(_, fetch): &(&Partition, &mut Fetch)| !fetch.paused && fetch.has_read;
+    let mut places: Vec<(&Partition, &mut Fetch)> = fetches.iter_mut().filter(has_read).collect();
+    if places.is_empty() {
+        return;
+    }
+    let index = world.dice.usize(0..places.len());
+    let (partition, fetch) = places.swap_remove(index);
+    fetch.next -= 1;
+    let at = fetch.next;
+    world.trouble("repeat", || format!("{partition:?}/{at}"));
+}
+
 /// This record is the last one that the client reads there.
 fn go_deaf(world: &mut World, deaf: &mut BTreeSet<Partition>, last: &Fetched) {
     if world.chance(world.faults.deaf) {
@@ -230,6 +248,7 @@ impl Consumer {
         }
         let mut fetches = std::mem::take(&mut world.clients[self.client].fetches);
         jump(world, &mut fetches);
+        repeat(world, &mut fetches);
         let mut deaf = std::mem::take(&mut world.clients[self.client].deaf);
         let places = fetches
             .iter_mut()

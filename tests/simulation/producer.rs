@@ -211,11 +211,11 @@ impl port::Producer for Producer {
     fn deliver(&mut self) -> Result<Vec<i64>, Error> {
         let failed = |code| {
             let detail = format!("records were refused or not acknowledged: {code:?}");
-            Error::new(
-                "deliver the transaction's records",
-                detail,
-                Reaction::Recover,
-            )
+            let reaction = match code {
+                Code::Fenced => Reaction::Fenced,
+                _ => Reaction::Recover,
+            };
+            Error::new("deliver the transaction's records", detail, reaction)
         };
         let mut queue: Vec<(Partition, Vec<Queued>)> =
             std::mem::take(&mut self.queue).into_iter().collect();

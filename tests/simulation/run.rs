@@ -48,6 +48,7 @@ fn faults(dice: &mut Rng) -> Faults {
         shuffle: kind(0.2, 0.8),
         nemesis: kind(0.05, 0.3),
         jump: 0.0,
+        repeat: 0.0,
         deaf: 0.0,
         broker: kind(0.01, 0.05),
         broker_in_transaction: kind(0.005, 0.02),
@@ -75,6 +76,7 @@ pub fn run(seed: u64, directory: &Path, keeps_history: bool) -> Outcome {
     world.faults = faults(&mut dice);
     world.faults.jump = if seed.is_multiple_of(4) { 0.003 } else { 0.0 };
     world.faults.deaf = if seed % 5 == 1 { 0.002 } else { 0.0 };
+    world.faults.repeat = if seed % 5 == 3 { 0.01 } else { 0.0 };
     world.feed.left = dice.u32(100..400);
     let window = if dice.bool() {
         Duration::from_secs(4)

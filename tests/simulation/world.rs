@@ -58,6 +58,8 @@ pub struct Faults {
     pub nemesis: f64,
     /// The client library goes on somewhere behind the next record: per poll.
     pub jump: f64,
+    /// The client library delivers the last record once more: per poll.
+    pub repeat: f64,
     /// The client library stays with a broker that no longer leads a partition: per record that is read.
     pub deaf: f64,
     /// The broker dies: per second.
