@@ -46,6 +46,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Longest wait for the other writer: its transaction has timed out then.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// No open transaction lives so long when nothing is said (`transaction.max.timeout.ms`).
+const BEHIND_AT_MOST: Duration = Duration::from_secs(16 * 60);
+
 /// What a search has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
@@ -357,7 +360,8 @@ pub struct Lookout {
     is_due: bool,
     next_at: Duration,
     stood: BTreeMap<Partition, i64>,
-    behind_since: Option<Duration>,
+    /// Since when another writer's records hide what became of ours, and when that was told last.
+    behind: Option<(Duration, Duration)>,
 }
 
 impl Lookout {
@@ -367,6 +371,38 @@ impl Lookout {
 }
 
 impl<P: Port> Worker<P> {
+    /// Another writer's open transaction ends by itself, with its time-out at the latest. One that does
+    /// not hangs, and no other than a person may end it.
+    fn wait_behind(&mut self, partition: Partition) -> Result<(), Failure> {
+        let now = self.fixed.now;
+        let (since, told) = *self.lookout.behind.get_or_insert((now, now));
+        let (topic, number) = (self.fixed.names.of(partition.topic), partition.number);
+        if now.saturating_sub(since) >= BEHIND_AT_MOST {
+            let isolation = Isolation::Committed;
+            let offset = self.reader.ends(&[partition], isolation)?[0];
+            return Err(Failure::Broken(format!(
+                "{topic}/{number}: an undecided transaction of another writer has stood at offset \
+                 {offset} for {} minutes, and hides whether records of an earlier one of this \
+                 instance are committed. `kafka-transactions.sh describe-producers --topic {topic} \
+                 --partition {number}` names that writer; when it is dead for good, end its \
+                 transaction with `kafka-transactions.sh abort --topic {topic} --partition {number} \
+                 --start-offset {offset}` and start this instance again (docs/kafka.md, section 7)",
+                BEHIND_AT_MOST.as_secs() / 60
+            )));
+        }
+        if now.saturating_sub(told) >= INTERVAL {
+            self.lookout.behind = Some((since, now));
+            tracing::warn!(
+                topic,
+                partition = number,
+                "nothing is committed while another writer's open transaction hides whether \
+                 records of an earlier one of this instance are decided"
+            );
+        }
+        clock::sleep(PAUSE);
+        Ok(())
+    }
+
     /// Notes the other instances whose undecided records keep these logs from being read any further:
     /// who has taken their partitions over may have ended what they left, and failed.
     fn find_former_writers(&mut self, still: &BTreeMap<Partition, i64>) -> Result<(), Failure> {
@@ -431,21 +467,12 @@ impl<P: Port> Worker<P> {
         match found {
             Found::Ended => self.recover(),
             Found::Behind(partition) if self.lookout.is_due => {
-                let since = *self.lookout.behind_since.get_or_insert(now);
-                if now.saturating_sub(since) >= INTERVAL {
-                    self.lookout.behind_since = Some(now);
-                    tracing::warn!(
-                        topic = self.fixed.names.of(partition.topic),
-                        partition = partition.number,
-                        "nothing is committed while another writer's open transaction hides \
-                         whether records of an earlier one of this instance are decided"
-                    );
-                }
+                self.wait_behind(partition)?;
                 return Ok(false);
             }
             Found::Nothing | Found::Behind(_) => {}
         }
-        self.lookout.behind_since = None;
+        self.lookout.behind = None;
         self.lookout.is_due = false;
         // What was ended again may have left the producer suspect.
         Ok(self.producer.is_trusted())

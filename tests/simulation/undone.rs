@@ -20,6 +20,8 @@ const PAYMENTS: usize = 20;
 /// So many of them are settled again before the state comes back.
 const PART: usize = 5;
 
+const SETTLEMENTS: Partition = Partition::new(Topic::Settlements, 0);
+
 /// A payment; those of the first part and the others have a total each.
 fn payment(number: usize) -> Payload {
     let merchant = if number <= PART { "first" } else { "other" };
@@ -72,7 +74,10 @@ fn copy(from: &Path, to: &Path) {
 
 /// One process, whose last transaction has settled all but the first payment and has no marker yet; up to where bases
 /// were settled before it, and are with it.
-fn run_up_to_the_last(parent: &Path) -> (Arc<Shared>, usize, usize) {
+fn run_up_to_the_last(
+    parent: &Path,
+    before_it: impl FnOnce(&mut World),
+) -> (Arc<Shared>, usize, usize) {
     let mut world = World::new(1, &Topic::ALL.map(|topic| (topic, 1)).into(), true);
     for merchant in ["first", "other"] {
         // Known from the start, so that nothing waits for the service.
@@ -82,6 +87,7 @@ fn run_up_to_the_last(parent: &Path) -> (Arc<Shared>, usize, usize) {
     cluster::add(&shared, parent, WINDOW);
     send(&shared, 0..1);
     let before = until_settled_past(&shared, 0);
+    before_it(&mut shared.world());
     // Slow enough that all this is over before any marker is written.
     shared.world().faults.late_marker = 1.0;
     send(&shared, 1..PAYMENTS);
@@ -102,7 +108,7 @@ fn prove(shared: &Arc<Shared>, all: usize) {
 #[test]
 fn a_state_with_an_undone_transaction_is_not_trusted_because_a_later_one_is_committed() {
     let parent = crate::directory();
-    let (shared, before, all) = run_up_to_the_last(parent.path());
+    let (shared, before, all) = run_up_to_the_last(parent.path(), |_| {});
     shared.world().forget_markers(&transactional_id(0));
     shared.world().processes[0].leaving = true;
     until(&shared, || !shared.world().processes[0].running);
@@ -124,11 +130,53 @@ fn a_state_with_an_undone_transaction_is_not_trusted_because_a_later_one_is_comm
 #[test]
 fn a_running_task_hears_that_its_last_transaction_was_undone() {
     let parent = crate::directory();
-    let (shared, before, all) = run_up_to_the_last(parent.path());
+    let (shared, before, all) = run_up_to_the_last(parent.path(), |_| {});
     shared.world().undo(&transactional_id(0));
     shared.world().processes[0].breaks += 1;
     assert_eq!(settled(&shared), before);
     send(&shared, PAYMENTS..PAYMENTS + 1);
     until_settled_past(&shared, before);
     prove(&shared, all);
+}
+
+/// A transaction of another application with one record, open for an hour.
+fn open_for_long(world: &mut World) {
+    let holder = world.initialise("another application", Duration::from_secs(3600));
+    let holder = holder.expect("nobody has the id");
+    world.add(&holder, &[SETTLEMENTS]).expect("it begins");
+    let record = Payload {
+        key: None,
+        value: None,
+        headers: Vec::new(),
+    };
+    let written = world.produce(&holder, SETTLEMENTS, 1, &[record]);
+    written.expect("it is open");
+}
+
+#[test]
+fn what_cannot_be_told_ends_the_process_with_what_a_person_must_run() {
+    let parent = crate::directory();
+    let (shared, _, _) = run_up_to_the_last(parent.path(), open_for_long);
+    {
+        let mut world = shared.world();
+        let id = transactional_id(0);
+        // Committed where the other one hides it.
+        world.mark(&id, Some(SETTLEMENTS));
+        world.forget_markers(&id);
+        world.processes[0].breaks += 1;
+    }
+    let breach = loop {
+        if let Err(breach) = go_on(&shared) {
+            break breach;
+        }
+    };
+    for part in [
+        "PromiseBroken",
+        "Settlements/0: an undecided transaction of another writer has stood at offset",
+        "kafka-transactions.sh abort --topic Settlements --partition 0 --start-offset",
+    ] {
+        assert!(breach.contains(part), "{breach}");
+    }
+    let slots = std::mem::take(&mut *shared.slots.lock().expect("one thread"));
+    drop(slots);
 }
