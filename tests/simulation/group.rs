@@ -67,7 +67,8 @@ pub struct Client {
 pub struct Fetch {
     pub next: i64,
     pub paused: bool,
-    pub has_read: bool,
+    /// The record that was delivered last.
+    pub last_read: Option<i64>,
 }
 
 /// Membership as a client proves it.

@@ -116,6 +116,18 @@ fn every_promise_holds_through_any_trouble_and_the_lag_reaches_zero() {
     }
 }
 
+/// Seeds beyond the usual ones that show a defect which no other does (tests/mutants).
+const REMARKABLE: [u64; 1] = [7206];
+
+#[test]
+fn seeds_that_have_shown_what_no_other_did_hold() {
+    let parent = directory();
+    for seed in REMARKABLE {
+        let outcome = run_in(parent.path(), seed, false);
+        assert_eq!(outcome.breach, None, "seed {seed}");
+    }
+}
+
 #[test]
 fn a_seed_can_be_repeated() {
     let parent = directory();

@@ -187,7 +187,9 @@ fn jump(world: &mut World, fetches: &mut BTreeMap<Partition, Fetch>) {
         return;
     }
     let far = |(partition, fetch): &(&Partition, &mut Fetch)| {
-        !fetch.paused && fetch.has_read && world.logs[*partition].stable() > fetch.next + MARKERS
+        !fetch.paused
+            && fetch.last_read.is_some()
+            && world.logs[*partition].stable() > fetch.next + MARKERS
     };
     let mut places: Vec<(&Partition, &mut Fetch)> = fetches.iter_mut().filter(far).collect();
     if places.is_empty() {
@@ -212,15 +214,17 @@ fn repeat(world: &mut World, fetches: &mut BTreeMap<Partition, Fetch>) {
     if !world.chance(world.faults.repeat) {
         return;
     }
-    let has_read = |(_, fetch): &(&Partition, &mut Fetch)| !fetch.paused && fetch.has_read;
-    let mut places: Vec<(&Partition, &mut Fetch)> = fetches.iter_mut().filter(has_read).collect();
+    let mut places: Vec<(&Partition, &mut Fetch, i64)> = fetches
+        .iter_mut()
+        .filter(|(_, fetch)| !fetch.paused)
+        .filter_map(|(partition, fetch)| fetch.last_read.map(|last| (partition, fetch, last)))
+        .collect();
     if places.is_empty() {
         return;
     }
     let index = world.dice.usize(0..places.len());
-    let (partition, fetch) = places.swap_remove(index);
-    fetch.next -= 1;
-    let at = fetch.next;
+    let (partition, fetch, at) = places.swap_remove(index);
+    fetch.next = at;
     world.trouble("repeat", || format!("{partition:?}/{at}"));
 }
 
@@ -258,7 +262,7 @@ impl Consumer {
         if let Some(fetched) = &fetched
             && let Some(fetch) = fetches.get_mut(&fetched.partition)
         {
-            fetch.has_read = true;
+            fetch.last_read = Some(fetched.offset);
             go_deaf(world, &mut deaf, fetched);
         }
         world.clients[self.client].fetches = fetches;
@@ -313,7 +317,7 @@ impl port::Consumer for Consumer {
             let fetch = Fetch {
                 next: *next,
                 paused: true,
-                has_read: false,
+                last_read: None,
             };
             client.fetches.insert(*partition, fetch);
         }
@@ -334,7 +338,7 @@ impl port::Consumer for Consumer {
         *fetch = Fetch {
             next: offset,
             paused: false,
-            has_read: false,
+            last_read: None,
         };
         Ok(())
     }
@@ -360,7 +364,9 @@ impl port::Consumer for Consumer {
     fn position(&self, partition: Partition) -> Result<Option<i64>, Error> {
         let world = self.sim.world();
         let fetch = world.clients[self.client].fetches.get(&partition);
-        Ok(fetch.filter(|fetch| fetch.has_read).map(|fetch| fetch.next))
+        Ok(fetch
+            .filter(|fetch| fetch.last_read.is_some())
+            .map(|fetch| fetch.next))
     }
 
     fn membership(&self) -> Result<Membership, Error> {
